@@ -1,0 +1,132 @@
+"""The command line: ``python -m bert_ops STAGE``, installed as ``bert-ops``.
+
+One command a stage. A stage's module is imported only when its command runs, so that ``bert-ops --help`` answers at
+once and a broken optional dependency of one stage stops no other. Each module offers ``add_arguments(parser)`` and
+``run(arguments)``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+
+from bert_ops import __version__
+from bert_ops.errors import BertOpsError, StorageError
+from bert_ops.io import storage_errors
+from bert_ops.progress import dagster_session
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command: where its code stands and what it does, in one line."""
+
+    module: str
+    summary: str
+    is_stage: bool = True
+
+
+COMMANDS = {
+    "sample": Command("bert_ops.corpus.sample", "write the embedded Chinese sample as text files, JSON Lines and SQLite"),
+    "ingest": Command("bert_ops.corpus.ingest", "read sources; clean, de-duplicate and split them"),
+    "validate_corpus": Command("bert_ops.quality.corpus", "check documents and labelled examples"),
+    "tokenizer": Command("bert_ops.tokenizer.train", "train the WordPiece vocabulary"),
+    "tokenize": Command("bert_ops.tokenizer.encode", "turn sentences into memory-mapped token shards"),
+    "validate_tokens": Command("bert_ops.quality.tokens", "check the token shards"),
+    "pretrain": Command("bert_ops.pretrain.stage", "train the encoder on masked tokens and sentence pairs"),
+    "finetune": Command("bert_ops.finetune.stage", "tune the pretrained encoder for a task"),
+    "baselines": Command("bert_ops.finetune.baselines", "train what a task's model must beat"),
+    "evaluate": Command("bert_ops.evaluate.stage", "score a task's model and write its HTML report"),
+    "compress": Command("bert_ops.compress.stage", "make the small int8 model that ships"),
+    "promote": Command("bert_ops.evaluate.promotion", "make a compressed model the champion if it passes the gates"),
+    "report": Command("bert_ops.evaluate.index", "write one page over all results"),
+    "summary": Command("bert_ops.evaluate.summary", "print the results of the last run", is_stage=False),
+    "params": Command("bert_ops.params", "explain or check params.yaml", is_stage=False),
+    "doctor": Command("bert_ops.doctor", "show versions, hardware and settings, and what is wrong with them", is_stage=False),
+}
+
+_PR_SET_PDEATHSIG = 1
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command.
+
+    Returns:
+        0, or the exit code of the :class:`~bert_ops.errors.BertOpsError` that ended it.
+    """
+    argv = sys.argv[1:] if argv is None else argv
+    parser = root_parser()
+    if not argv or argv[0] not in COMMANDS:
+        parser.parse_args(argv)
+        parser.print_help()
+        return 2
+    name, command = argv[0], COMMANDS[argv[0]]
+    module = import_module(command.module)
+    parser = argparse.ArgumentParser(prog=f"bert-ops {name}", description=f"{command.summary[0].upper()}{command.summary[1:]}.")
+    parser.add_argument("--params", type=Path, default=Path("params.yaml"), help="values of all stages (params.yaml)")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    module.add_arguments(parser)
+    arguments = parser.parse_args(argv[1:])
+    return run(lambda: module.run(arguments), name=name, debug=arguments.debug, is_stage=command.is_stage)
+
+
+def root_parser() -> argparse.ArgumentParser:
+    """Build the parser of ``bert-ops --help``."""
+    listing = "\n".join(f"  {name:<16} {command.summary}" for name, command in COMMANDS.items())
+    parser = argparse.ArgumentParser(
+        prog="bert-ops",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description="Raw text to a pretrained, fine-tuned, evaluated and compressed BERT.",
+        epilog=f"commands:\n{listing}\n\nThe whole pipeline runs with `dvc repro`; `bert-ops COMMAND --help` explains one.",
+    )
+    parser.add_argument("--version", action="version", version=f"bert-ops {__version__}")
+    parser.add_argument("command", choices=list(COMMANDS), metavar="COMMAND", help="see below")
+    return parser
+
+
+def run(work, *, name: str, debug: bool, is_stage: bool) -> int:  # type: ignore[no-untyped-def]
+    """Call ``work`` and turn what a user can cause into one message and an exit code."""
+    try:
+        if is_stage:
+            die_with_parent()
+        with dagster_session(), storage_errors(Path.cwd()):
+            work()
+    except BertOpsError as error:
+        if debug:
+            raise
+        sys.stderr.write(f"bert-ops {name}: {error}\n")
+        return error.exit_code
+    except MemoryError:
+        if debug:
+            raise
+        sys.stderr.write(f"bert-ops {name}: out of memory\n  remedy:  lower the batch size in params.yaml\n")
+        return StorageError.exit_code
+    except KeyboardInterrupt:
+        sys.stderr.write(f"bert-ops {name}: stopped\n")
+        return 130
+    except BrokenPipeError:
+        return 141
+    return 0
+
+
+def die_with_parent() -> None:
+    """Ask Linux to end this process when its parent dies, so that a killed ``dvc`` leaves no stage running.
+
+    The parent is the shell that DVC starts; a request that comes too late is noticed by the parent's id.
+    """
+    if sys.platform != "linux":
+        return
+    import ctypes
+
+    parent = os.getppid()
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != parent:
+        os._exit(143)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,102 @@
+"""Progress of long work: on a terminal, in a log and, when launched under Dagster, in its run view.
+
+A terminal gets one line that is rewritten; anything else (a log file, DVC, CI) gets a whole line now and then, so
+that logs stay readable. ``dagster_pipes`` is used only if Dagster launched the process.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, TextIO
+
+#: Set by Dagster Pipes in the environment of the processes that it launches.
+_PIPES_VARIABLE = "DAGSTER_PIPES_CONTEXT"
+
+
+class Progress:
+    """Reports how far a piece of work is.
+
+    Args:
+        what: the work, as a participle phrase ("pretraining").
+        total: units of work in all.
+        unit: name of a unit, plural.
+        stream: where lines go.
+        every_s: seconds between two lines where the stream is no terminal.
+    """
+
+    def __init__(self, what: str, *, total: int, unit: str, stream: TextIO | None = None, every_s: float = 10.0) -> None:
+        self.what, self.total, self.unit = what, total, unit
+        self.stream = stream if stream is not None else sys.stderr
+        self.every_s = 0.2 if self.stream.isatty() else every_s
+        self.start = time.monotonic()
+        self.first_done: int | None = None
+        self.last_line = -1e9
+
+    def update(self, done: int, **figures: float | str) -> None:
+        """Report ``done`` units; ``figures`` are shown beside (loss, tokens/s). Cheap: most calls print nothing."""
+        now = time.monotonic()
+        if self.first_done is None:
+            # Work that was resumed did not happen in this process and must not flatter the estimate.
+            self.first_done, self.start = done, now
+        if done < self.total and now - self.last_line < self.every_s:
+            return
+        self.last_line = now
+        made, seconds = done - self.first_done, now - self.start
+        remaining = (self.total - done) * seconds / made if made else float("nan")
+        parts = [f"{self.what}: {done:,}/{self.total:,} {self.unit} ({done / max(self.total, 1):.0%})"]
+        parts += [f"{name} {value:,.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in figures.items()]
+        if made and done < self.total:
+            parts.append(f"{duration(remaining)} left")
+        self._write(" · ".join(parts), final=done >= self.total)
+        report_to_dagster({"done": done, "total": self.total, "unit": self.unit, "what": self.what, **figures})
+
+    def _write(self, line: str, *, final: bool) -> None:
+        if self.stream.isatty():
+            self.stream.write(f"\r\x1b[2K{line}" + ("\n" if final else ""))
+        else:
+            self.stream.write(line + "\n")
+        self.stream.flush()
+
+
+def note(text: str) -> None:
+    """Print one line about what a stage did."""
+    sys.stderr.write(text + "\n")
+    sys.stderr.flush()
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person says them: "45 s", "3 min 20 s", "2 h 5 min"."""
+    if seconds != seconds:
+        return "unknown time"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+@contextmanager
+def dagster_session() -> Iterator[None]:
+    """Open the channel to Dagster for the life of a stage, if Dagster launched this process."""
+    if _PIPES_VARIABLE not in os.environ:
+        yield
+        return
+    from dagster_pipes import open_dagster_pipes
+
+    with open_dagster_pipes():
+        yield
+
+
+def report_to_dagster(payload: dict[str, Any]) -> None:
+    """Send figures to Dagster as a custom message; does nothing outside Dagster."""
+    if _PIPES_VARIABLE not in os.environ:
+        return
+    from dagster_pipes import PipesContext
+
+    if PipesContext.is_initialized():
+        PipesContext.get().report_custom_message(payload)

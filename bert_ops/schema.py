@@ -1,0 +1,105 @@
+"""Base of the typed schema of ``params.yaml``.
+
+Each package describes its own section in a ``params.py`` beside its code and derives it from :class:`Section`;
+:mod:`bert_ops.params` composes them. No tracked field has a default here: DVC reads only the file, so a default in
+code would never reach ``dvc.lock`` and ``dvc params diff`` would not show it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from bert_ops.errors import InputError
+
+
+class Section(BaseModel):
+    """A section of ``params.yaml``: unknown keys are refused and values cannot be changed after loading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
+
+
+Seed = Annotated[int, Field(ge=0, lt=2**32, description="seed of every random draw of this stage")]
+Threads = Annotated[
+    int, Field(ge=1, le=1024, description="CPU threads; part of the result, because sums are ordered by it")
+]
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+
+S = TypeVar("S", bound=BaseModel)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read a YAML mapping with the safe loader.
+
+    Raises:
+        InputError: the file is missing, is not UTF-8 or YAML, or is not a mapping.
+    """
+    try:
+        value = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise InputError(
+            f"{path} does not exist", remedy="run from the project's root, or name the file with --params"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not UTF-8: {error}", remedy="save the file as UTF-8") from error
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or str(error)
+        raise InputError(f"{path}{where} is not valid YAML: {problem}", remedy="mend that line") from error
+    if not isinstance(value, dict):
+        raise InputError(f"{path} holds no sections", remedy="start it with `section:` keys")
+    return value
+
+
+def load_section(path: Path, name: str, schema: type[S]) -> S:
+    """Read and validate one section; ``name`` may be dotted (``tasks.sentiment``).
+
+    Raises:
+        InputError: the section is missing or a value is not allowed; the message names the dotted key.
+    """
+    value: Any = read_yaml(path)
+    walked: list[str] = []
+    for key in name.split("."):
+        if not isinstance(value, dict) or key not in value:
+            known = ", ".join(map(str, value)) if isinstance(value, dict) else "nothing"
+            raise InputError(
+                f"{path} has no section `{name}`",
+                allowed=f"`{'.'.join(walked) or path.name}` holds {known}",
+                remedy=f"add `{name}` to {path}",
+            )
+        value = value[key]
+        walked.append(key)
+    return validate(value, schema, where=name, source=path)
+
+
+def validate(value: Any, schema: type[S], *, where: str, source: Path) -> S:
+    """Validate a raw value against a schema.
+
+    Raises:
+        InputError: every violated field on a line of its own, with dotted key, value and what is allowed.
+    """
+    try:
+        return schema.model_validate(value)
+    except ValidationError as error:
+        problems = [describe(item, where) for item in error.errors(include_url=False)]
+        raise InputError(
+            f"{source}: {problems[0]}" if len(problems) == 1 else f"{source}:\n  " + "\n  ".join(problems),
+            remedy=f"correct {'it' if len(problems) == 1 else 'them'} in {source}",
+        ) from error
+
+
+def describe(item: Any, where: str) -> str:
+    """One pydantic error as `key = value: what is allowed`."""
+    key = ".".join([*filter(None, [where]), *(str(part) for part in item["loc"])])
+    kind, message = item["type"], item["msg"]
+    if kind == "extra_forbidden":
+        return f"`{key}` is not a known key"
+    if kind == "missing":
+        return f"`{key}` is missing"
+    if kind == "value_error":
+        return f"`{key}`: {message.removeprefix('Value error, ')}"
+    return f"`{key}` is {item['input']!r}: {message[0].lower()}{message[1:]}"
