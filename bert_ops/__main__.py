@@ -36,7 +36,7 @@ COMMANDS = {
     "validate_corpus": Command("bert_ops.quality.corpus", "check documents and labelled examples"),
     "tokenizer": Command("bert_ops.tokenizer.train", "train the WordPiece vocabulary"),
     "tokenize": Command("bert_ops.tokenizer.encode", "turn sentences into memory-mapped token shards"),
-    "validate_tokens": Command("bert_ops.quality.tokens", "check the token shards"),
+    "validate_tokens": Command("bert_ops.tokenizer.validate", "check the token shards"),
     "pretrain": Command("bert_ops.pretrain.stage", "train the encoder on masked tokens and sentence pairs"),
     "finetune": Command("bert_ops.finetune.stage", "tune the pretrained encoder for a task"),
     "baselines": Command("bert_ops.finetune.baselines", "train what a task's model must beat"),
