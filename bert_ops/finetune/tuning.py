@@ -1,0 +1,160 @@
+"""Tuning a classifier: the one procedure behind the fine-tuned model and the network without pretraining."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import nn
+
+from bert_ops.errors import InputError
+from bert_ops.finetune.examples import Split, TaskData, batch_order, batches_from, pad
+from bert_ops.finetune.inference import predict_logits
+from bert_ops.finetune.params import FinetuneParams, TaskParams
+from bert_ops.model import huggingface
+from bert_ops.model.encoder import EncoderConfig, TaskModel
+from bert_ops.seeding import generator
+from bert_ops.training.device import pick_device, prepare
+from bert_ops.training.loop import Loss, Plan, Row, Run, train
+from bert_ops.training.optimizer import adamw, learning_rate_share
+
+#: Parts of a pretrained model that a task model takes over; its classifier starts new.
+PRETRAINED_PARTS = ("encoder.", "pooler.")
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """A tuned model, its history, and the validation losses behind it, float32 (evaluations, examples)."""
+
+    model: TaskModel
+    run: Run
+    validation_losses: NDArray[np.float32]
+
+
+def tune(
+    data: TaskData,
+    *,
+    config: EncoderConfig,
+    pretrained: Path | None,
+    task: TaskParams,
+    params: FinetuneParams,
+    what: str,
+) -> Tuned:
+    """Tune a classifier on the training split; the weights of the lowest validation loss are kept.
+
+    Args:
+        data: encoded examples.
+        config: architecture of the encoder.
+        pretrained: model folder to start from, or None to start from random weights.
+        task: the task.
+        params: how to tune; the same for both starting points, so that they compare.
+        what: name for the progress line.
+
+    Raises:
+        InputError: ``task.max_tokens`` exceeds the positions of the encoder, or training diverged.
+    """
+    if task.max_tokens > config.max_positions:
+        raise InputError(
+            f"`max_tokens` of the task is {task.max_tokens}, more than the encoder's {config.max_positions} positions",
+            allowed=f"at most {config.max_positions}",
+            remedy="lower tasks.TASK.max_tokens, or raise pretrain.model.max_positions",
+        )
+    prepare(threads=params.threads, seed=params.seed)
+    config = replace(config, hidden_dropout=params.hidden_dropout, attention_dropout=params.attention_dropout)
+    model = TaskModel(
+        config, labels=len(data.labels), kind=task.kind, classifier_dropout=params.classifier_dropout
+    )
+    if pretrained is not None:
+        huggingface.fill(model, pretrained, made_by="pretrain", prefixes=PRETRAINED_PARTS)
+    model.to(pick_device())
+    losses: list[NDArray[np.float32]] = []
+    run = train(make_plan(data, params, what=what, losses=losses), model, adamw(model, params.optimizer))
+    return Tuned(model=model, run=run, validation_losses=np.stack(losses))
+
+
+def make_plan(
+    data: TaskData, params: FinetuneParams, *, what: str, losses: list[NDArray[np.float32]]
+) -> Plan[NDArray[np.int64]]:
+    """Build the plan of the run; each evaluation appends its per-example validation losses to ``losses``."""
+    split = data.splits["train"]
+    lengths = np.fromiter((len(ids) for ids in split.ids), np.int64, len(split))
+    per_epoch = len(batch_order(lengths, batch=params.batch_examples, seed=params.seed, epoch=0))
+    total = per_epoch * params.epochs
+    probe = _probe(split, params)
+
+    def evaluate(model: nn.Module) -> Row:
+        task_model = cast(TaskModel, model)
+        train_losses, _ = _measure(task_model, probe, params)
+        validation_losses, right = _measure(task_model, data.splits["validation"], params)
+        losses.append(validation_losses)
+        return {
+            "epoch": float(len(losses)) / params.evaluations_per_epoch,
+            "train_loss": float(train_losses.mean(dtype=np.float64)),
+            "validation_loss": float(validation_losses.mean(dtype=np.float64)),
+            "validation_accuracy": float(right.mean()),
+        }
+
+    def rate(step: int) -> float:
+        schedule = params.schedule
+        share = learning_rate_share(
+            step,
+            total=total,
+            warmup=int(schedule.warmup_share * total),
+            kind=schedule.kind,
+            final=schedule.final_share,
+        )
+        return params.optimizer.learning_rate * share
+
+    def batches(step: int) -> Iterator[NDArray[np.int64]]:
+        return batches_from(split, step, batch=params.batch_examples, seed=params.seed)
+
+    evaluations = params.epochs * params.evaluations_per_epoch
+    return Plan(
+        what=what,
+        total_steps=total,
+        batches=batches,
+        loss=lambda model, rows: _loss(model, split, rows),
+        learning_rate=rate,
+        evaluate=evaluate,
+        evaluate_at=frozenset(round(total * (i + 1) / evaluations) for i in range(evaluations)),
+        best="validation_loss",
+        clip_norm=params.optimizer.clip_norm,
+        precision=params.precision,
+    )
+
+
+def _probe(split: Split, params: FinetuneParams) -> Split:
+    """A fixed random part of the training split, on which the training loss is measured without dropout."""
+    count = min(params.probe_examples, len(split))
+    rows = np.sort(generator(params.seed, "probe").choice(len(split), count, replace=False))
+    return Split(
+        example_ids=[split.example_ids[i] for i in rows],
+        texts=[split.texts[i] for i in rows],
+        targets=split.targets[rows],
+        ids=[split.ids[i] for i in rows],
+    )
+
+
+def _loss(model: nn.Module, split: Split, rows: NDArray[np.int64]) -> Loss:
+    device = next(model.parameters()).device
+    ids, attend = pad([split.ids[i] for i in rows])
+    ids_BT = torch.from_numpy(ids).to(device)
+    attend_BT = None if attend.all() else torch.from_numpy(attend).to(device)
+    logits = model(ids_BT, torch.zeros_like(ids_BT), attend_BT)
+    total = F.cross_entropy(logits.float(), torch.from_numpy(split.targets[rows]).to(device))
+    return Loss(total=total, parts={"classification": total}, tokens=int(attend.sum()))
+
+
+def _measure(
+    model: TaskModel, split: Split, params: FinetuneParams
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Loss of each example without dropout, and whether it was classified rightly."""
+    logits = torch.from_numpy(predict_logits(model, split.ids, precision=params.precision))
+    losses: NDArray[np.float32] = F.cross_entropy(logits, torch.from_numpy(split.targets), reduction="none").numpy()
+    return losses, logits.argmax(1).numpy() == split.targets
