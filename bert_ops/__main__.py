@@ -31,7 +31,9 @@ class Command:
 
 
 COMMANDS = {
-    "sample": Command("bert_ops.corpus.sample", "write the embedded Chinese sample as text files, JSON Lines and SQLite"),
+    "sample": Command(
+        "bert_ops.corpus.sample", "write the embedded Chinese sample as text files, JSON Lines and SQLite"
+    ),
     "ingest": Command("bert_ops.corpus.ingest", "read sources; clean, de-duplicate and split them"),
     "validate_corpus": Command("bert_ops.quality.corpus", "check documents and labelled examples"),
     "tokenizer": Command("bert_ops.tokenizer.train", "train the WordPiece vocabulary"),
@@ -46,7 +48,9 @@ COMMANDS = {
     "report": Command("bert_ops.evaluate.index", "write one page over all results"),
     "summary": Command("bert_ops.evaluate.summary", "print the results of the last run", is_stage=False),
     "params": Command("bert_ops.params", "explain or check params.yaml", is_stage=False),
-    "doctor": Command("bert_ops.doctor", "show versions, hardware and settings, and what is wrong with them", is_stage=False),
+    "doctor": Command(
+        "bert_ops.doctor", "show versions, hardware and settings, and what is wrong with them", is_stage=False
+    ),
 }
 
 _PR_SET_PDEATHSIG = 1
@@ -57,6 +61,7 @@ def main(argv: list[str] | None = None) -> int:
 
     Returns:
         0, or the exit code of the :class:`~bert_ops.errors.BertOpsError` that ended it.
+
     """
     argv = sys.argv[1:] if argv is None else argv
     parser = root_parser()
@@ -66,7 +71,9 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     name, command = argv[0], COMMANDS[argv[0]]
     module = import_module(command.module)
-    parser = argparse.ArgumentParser(prog=f"bert-ops {name}", description=f"{command.summary[0].upper()}{command.summary[1:]}.")
+    parser = argparse.ArgumentParser(
+        prog=f"bert-ops {name}", description=f"{command.summary[0].upper()}{command.summary[1:]}."
+    )
     parser.add_argument("--params", type=Path, default=Path("params.yaml"), help="values of all stages (params.yaml)")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     module.add_arguments(parser)
@@ -81,7 +88,7 @@ def root_parser() -> argparse.ArgumentParser:
         prog="bert-ops",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         description="Raw text to a pretrained, fine-tuned, evaluated and compressed BERT.",
-        epilog=f"commands:\n{listing}\n\nThe whole pipeline runs with `dvc repro`; `bert-ops COMMAND --help` explains one.",
+        epilog=f"commands:\n{listing}\n\nThe whole pipeline runs with `dvc repro`; `bert-ops COMMAND --help` explains.",
     )
     parser.add_argument("--version", action="version", version=f"bert-ops {__version__}")
     parser.add_argument("command", choices=list(COMMANDS), metavar="COMMAND", help="see below")

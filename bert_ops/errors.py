@@ -16,6 +16,7 @@ class BertOpsError(Exception):
         what: one sentence with the file or key and the offending value in it.
         allowed: what would have been accepted, if that is not plain from ``what``.
         remedy: the next thing to do, as an imperative.
+
     """
 
     exit_code: ClassVar[int] = 2

@@ -51,6 +51,7 @@ def atomic_file(target: Path) -> Iterator[Path]:
 
     Raises:
         StorageError: the disk is full or not writable; ``target`` is left as it was.
+
     """
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     with storage_errors(target):
@@ -72,6 +73,7 @@ def atomic_folder(target: Path) -> Iterator[Path]:
 
     Raises:
         StorageError: the disk is full or not writable; ``target`` is left as it was.
+
     """
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     retired = target.with_name(f".{target.name}.{os.getpid()}.old")
@@ -103,8 +105,14 @@ def write_json(target: Path, value: Any) -> None:
 
     Raises:
         ValueError: a number is NaN or infinite, which JSON cannot hold.
+
     """
-    write_text(target, json.dumps(value, ensure_ascii=False, indent=2, sort_keys=True, allow_nan=False) + "\n")
+    write_text(target, dump_json(value))
+
+
+def dump_json(value: Any) -> str:
+    """JSON as :func:`write_json` writes it."""
+    return json.dumps(value, ensure_ascii=False, indent=2, sort_keys=True, allow_nan=False) + "\n"
 
 
 def read_json(path: Path, *, made_by: str) -> Any:
@@ -116,6 +124,7 @@ def read_json(path: Path, *, made_by: str) -> Any:
 
     Raises:
         ArtifactError: the file is missing or not valid JSON.
+
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
@@ -136,6 +145,7 @@ def read_parquet(path: Path, *, columns: list[str], made_by: str) -> pd.DataFram
 
     Raises:
         ArtifactError: the file is missing, truncated, or lacks a column.
+
     """
     import pandas as pd
     import pyarrow as pa
@@ -175,6 +185,7 @@ def require_folder(path: Path, *, what: str) -> Path:
 
     Raises:
         InputError: it is missing or is a file.
+
     """
     if not path.is_dir():
         raise InputError(f"{what} {path} is not a folder", remedy="check the path, or create the folder")

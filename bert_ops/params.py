@@ -60,6 +60,7 @@ def load_all(path: Path) -> Params:
 
     Raises:
         InputError: a key is unknown or missing, or a value is not allowed; the message names the dotted key.
+
     """
     return validate(read_yaml(path), Params, where="", source=path)
 
@@ -90,7 +91,9 @@ def explain(section: BaseModel, prefix: str) -> Iterator[tuple[str, Any, str]]:
             for inner, item in value.items():
                 yield from explain(item, f"{key}.{inner}.")
         else:
-            bounds = ", ".join(str(bound) for bound in field.metadata if type(bound).__name__ in {"Ge", "Gt", "Le", "Lt"})
+            bounds = ", ".join(
+                str(bound) for bound in field.metadata if type(bound).__name__ in {"Ge", "Gt", "Le", "Lt"}
+            )
             choices = get_args(field.annotation)
             allowed = " | ".join(map(str, choices)) if choices and all(isinstance(c, str) for c in choices) else bounds
             yield key, value, " — ".join(part for part in (field.description or "", allowed) if part)

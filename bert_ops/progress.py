@@ -6,6 +6,7 @@ that logs stay readable. ``dagster_pipes`` is used only if Dagster launched the 
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 import time
@@ -26,9 +27,12 @@ class Progress:
         unit: name of a unit, plural.
         stream: where lines go.
         every_s: seconds between two lines where the stream is no terminal.
+
     """
 
-    def __init__(self, what: str, *, total: int, unit: str, stream: TextIO | None = None, every_s: float = 10.0) -> None:
+    def __init__(
+        self, what: str, *, total: int, unit: str, stream: TextIO | None = None, every_s: float = 10.0
+    ) -> None:
         self.what, self.total, self.unit = what, total, unit
         self.stream = stream if stream is not None else sys.stderr
         self.every_s = 0.2 if self.stream.isatty() else every_s
@@ -48,7 +52,9 @@ class Progress:
         made, seconds = done - self.first_done, now - self.start
         remaining = (self.total - done) * seconds / made if made else float("nan")
         parts = [f"{self.what}: {done:,}/{self.total:,} {self.unit} ({done / max(self.total, 1):.0%})"]
-        parts += [f"{name} {value:,.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in figures.items()]
+        parts += [
+            f"{name} {value:,.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in figures.items()
+        ]
         if made and done < self.total:
             parts.append(f"{duration(remaining)} left")
         self._write(" · ".join(parts), final=done >= self.total)
@@ -70,7 +76,7 @@ def note(text: str) -> None:
 
 def duration(seconds: float) -> str:
     """Seconds as a person says them: "45 s", "3 min 20 s", "2 h 5 min"."""
-    if seconds != seconds:
+    if math.isnan(seconds):
         return "unknown time"
     whole = round(seconds)
     if whole < 60:

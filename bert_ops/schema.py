@@ -36,6 +36,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
     Raises:
         InputError: the file is missing, is not UTF-8 or YAML, or is not a mapping.
+
     """
     try:
         value = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -60,6 +61,7 @@ def load_section(path: Path, name: str, schema: type[S]) -> S:
 
     Raises:
         InputError: the section is missing or a value is not allowed; the message names the dotted key.
+
     """
     value: Any = read_yaml(path)
     walked: list[str] = []
@@ -81,6 +83,7 @@ def validate(value: Any, schema: type[S], *, where: str, source: Path) -> S:
 
     Raises:
         InputError: every violated field on a line of its own, with dotted key, value and what is allowed.
+
     """
     try:
         return schema.model_validate(value)

@@ -1,0 +1,1 @@
+"""Tasks: tuning a pretrained encoder, and the baselines that it must beat."""

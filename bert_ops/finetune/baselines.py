@@ -38,7 +38,9 @@ Probabilities = dict[str, NDArray[np.float64]]
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("--task", required=True, help="name of the task, a key of `tasks` in params.yaml")
-    parser.add_argument("--init", type=Path, required=True, help="model folder whose architecture and vocabulary to take")
+    parser.add_argument(
+        "--init", type=Path, required=True, help="model folder whose architecture and vocabulary to take"
+    )
     parser.add_argument("--examples", type=Path, required=True, help="the task's examples, as ingest writes them")
     parser.add_argument("--out", type=Path, required=True, help="folder for predictions.parquet and baselines.json")
 
@@ -49,6 +51,7 @@ def run(arguments: argparse.Namespace) -> None:
     Raises:
         ArtifactError: examples or model folder are missing or damaged.
         InputError: the examples cannot be learned from, or training diverged.
+
     """
     finetune = load_section(arguments.params, "finetune", FinetuneParams)
     params = load_section(arguments.params, "baselines", BaselinesParams)

@@ -34,6 +34,7 @@ class Split:
         texts: (N,) texts.
         targets: (N,) class ids, int64.
         ids: (N,) token id arrays, special tokens included.
+
     """
 
     example_ids: list[str]
@@ -60,6 +61,7 @@ def read_examples(path: Path) -> pd.DataFrame:
         ArtifactError: the file is missing, damaged or lacks a column.
         InputError: a split is empty, a label is missing, there is one class only, or a label occurs that training
             never saw.
+
     """
     frame = read_parquet(path, columns=["example_id", "split", "text", "label"], made_by="ingest")
     counts = frame["split"].value_counts()

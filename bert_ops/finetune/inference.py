@@ -36,6 +36,7 @@ def load_task_model(folder: Path) -> LoadedTask:
 
     Raises:
         ArtifactError: a file is missing or damaged, or has no labels.
+
     """
     config = read_json(folder / "config.json", made_by="finetune")
     if "id2label" not in config or "max_tokens" not in config:

@@ -14,7 +14,9 @@ class TaskParams(Section):
     """A task: what its model reads and what it answers."""
 
     kind: Literal["sequence_classification"] = Field(description="one label a text")
-    max_tokens: int = Field(ge=3, description="tokens of a text that the model reads, special tokens included; the rest is cut")
+    max_tokens: int = Field(
+        ge=3, description="tokens of a text that the model reads, special tokens included; the rest is cut"
+    )
 
 
 class FinetuneScheduleParams(Section):
@@ -38,8 +40,12 @@ class FinetuneParams(Section):
     classifier_dropout: float = Field(ge=0, lt=1, description="share of the features before the classifier dropped")
     optimizer: OptimizerParams
     schedule: FinetuneScheduleParams
-    evaluations_per_epoch: int = Field(ge=1, le=100, description="measurements of training and validation loss in an epoch")
-    probe_examples: int = Field(ge=1, description="fixed training examples on which the training loss is measured without dropout")
+    evaluations_per_epoch: int = Field(
+        ge=1, le=100, description="measurements of training and validation loss in an epoch"
+    )
+    probe_examples: int = Field(
+        ge=1, description="fixed training examples on which the training loss is measured without dropout"
+    )
 
 
 class TfidfParams(Section):
@@ -49,7 +55,9 @@ class TfidfParams(Section):
     ngram_max: int = Field(ge=1, le=8, description="characters of the longest n-gram")
     min_document_frequency: int = Field(ge=1, description="texts that an n-gram must occur in")
     sublinear: bool = Field(description="1 + log(count) instead of the count")
-    inverse_regularization: list[float] = Field(min_length=1, description="values of C to try; the validation split chooses")
+    inverse_regularization: list[float] = Field(
+        min_length=1, description="values of C to try; the validation split chooses"
+    )
 
     @model_validator(mode="after")
     def _range_is_ordered(self) -> Self:

@@ -37,6 +37,7 @@ def run(arguments: argparse.Namespace) -> None:
     Raises:
         ArtifactError: examples or pretrained model are missing or damaged.
         InputError: the examples cannot be learned from, or training diverged.
+
     """
     params = load_section(arguments.params, "finetune", FinetuneParams)
     task = load_section(arguments.params, f"tasks.{arguments.task}", TaskParams)
@@ -59,7 +60,7 @@ def run(arguments: argparse.Namespace) -> None:
 def save_task_model(
     tuned: Tuned, data: TaskData, folder: Path, *, task: TaskParams, tokenizer: Path, name: str
 ) -> None:
-    """Write a folder that ``transformers.AutoModelForSequenceClassification`` loads, with per-example losses beside it."""
+    """Write a folder that ``transformers.AutoModelForSequenceClassification`` loads, and the losses of each example."""
     huggingface.save_model(
         tuned.model,
         folder,
@@ -96,8 +97,8 @@ def model_card(name: str, data: TaskData, tuned: Tuned) -> str:
     return (
         "---\npipeline_tag: text-classification\nlibrary_name: transformers\n---\n\n"
         f"# {name}, fine-tuned with bert-ops\n\n"
-        f"Labels: {', '.join(data.labels)}. Trained on {len(data.splits['train']):,} examples; the weights are those of "
-        f"step {tuned.run.best_step} of {tuned.run.step}, where the validation loss was lowest "
+        f"Labels: {', '.join(data.labels)}. Trained on {len(data.splits['train']):,} examples; the weights are those "
+        f"of step {tuned.run.best_step} of {tuned.run.step}, where the validation loss was lowest "
         f"({tuned.run.best_score:.4f}).\n\n"
         "Load it with `transformers.pipeline('text-classification', FOLDER)`. Test scores stand in the evaluation "
         "report of the pipeline.\n"

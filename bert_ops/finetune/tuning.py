@@ -58,6 +58,7 @@ def tune(
 
     Raises:
         InputError: ``task.max_tokens`` exceeds the positions of the encoder, or training diverged.
+
     """
     if task.max_tokens > config.max_positions:
         raise InputError(
@@ -67,9 +68,7 @@ def tune(
         )
     prepare(threads=params.threads, seed=params.seed)
     config = replace(config, hidden_dropout=params.hidden_dropout, attention_dropout=params.attention_dropout)
-    model = TaskModel(
-        config, labels=len(data.labels), kind=task.kind, classifier_dropout=params.classifier_dropout
-    )
+    model = TaskModel(config, labels=len(data.labels), kind=task.kind, classifier_dropout=params.classifier_dropout)
     if pretrained is not None:
         huggingface.fill(model, pretrained, made_by="pretrain", prefixes=PRETRAINED_PARTS)
     model.to(pick_device())
@@ -151,9 +150,7 @@ def _loss(model: nn.Module, split: Split, rows: NDArray[np.int64]) -> Loss:
     return Loss(total=total, parts={"classification": total}, tokens=int(attend.sum()))
 
 
-def _measure(
-    model: TaskModel, split: Split, params: FinetuneParams
-) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+def _measure(model: TaskModel, split: Split, params: FinetuneParams) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """Loss of each example without dropout, and whether it was classified rightly."""
     logits = torch.from_numpy(predict_logits(model, split.ids, precision=params.precision))
     losses: NDArray[np.float32] = F.cross_entropy(logits, torch.from_numpy(split.targets), reduction="none").numpy()

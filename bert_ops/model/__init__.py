@@ -1,0 +1,1 @@
+"""Encoder, heads, embedding initialisation and the exchange of weights with Hugging Face."""

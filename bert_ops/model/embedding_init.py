@@ -35,6 +35,7 @@ def word2vec(
 
     Raises:
         InputError: gensim is not installed, or there is nothing to train on.
+
     """
     try:
         from gensim.models import Word2Vec

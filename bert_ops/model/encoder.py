@@ -47,6 +47,7 @@ class EncoderConfig:
 
         Raises:
             InputError: a size is not positive, or ``hidden_size`` is not a multiple of ``heads``.
+
         """
         for name in ("vocab_size", "hidden_size", "layers", "heads", "feed_forward_size", "max_positions", "segments"):
             if getattr(self, name) < 1:
@@ -74,6 +75,7 @@ class Embeddings(nn.Module):
         self.dropout = nn.Dropout(config.hidden_dropout)
 
     def forward(self, ids_BT: Tensor, segments_BT: Tensor) -> Tensor:
+        """Return (B, T, D)."""
         x_BTD = self.token(ids_BT) + self.segment(segments_BT)
         x_BTD = x_BTD + self.position.weight[: ids_BT.shape[1]]
         out: Tensor = self.dropout(self.norm(x_BTD))
@@ -96,6 +98,7 @@ class EncoderLayer(nn.Module):
         self.dropout = nn.Dropout(config.hidden_dropout)
 
     def forward(self, x_BTD: Tensor, attend_B11T: Tensor | None) -> Tensor:
+        """Return (B, T, D); ``attend_B11T`` is bool, False where a key is padding."""
         B, T, D = x_BTD.shape
         qkv_3BHTK = self.qkv(x_BTD).view(B, T, 3, self.heads, D // self.heads).permute(2, 0, 3, 1, 4)
         mixed_BHTK = F.scaled_dot_product_attention(
@@ -134,6 +137,7 @@ class Encoder(nn.Module):
 
         Raises:
             InputError: a sequence is longer than the position embeddings.
+
         """
         if ids_BT.shape[1] > self.config.max_positions:
             raise InputError(
@@ -156,6 +160,7 @@ class Pooler(nn.Module):
         initialise(self.dense, config.initializer_range)
 
     def forward(self, hidden_BTD: Tensor) -> Tensor:
+        """Return (B, D)."""
         return torch.tanh(self.dense(hidden_BTD[:, 0]))
 
 
@@ -170,6 +175,7 @@ class MaskedLanguageModelHead(nn.Module):
         initialise(self.dense, config.initializer_range)
 
     def forward(self, hidden_MD: Tensor, token_embedding_VD: Tensor) -> Tensor:
+        """Return logits (M, V)."""
         x_MD = self.norm(F.gelu(self.dense(hidden_MD)))
         return F.linear(x_MD, token_embedding_VD, self.bias)
 
@@ -199,6 +205,7 @@ class PretrainingModel(nn.Module):
 
         Returns:
             MLM logits (M, V) or, without ``masked_M``, (B, T, V); and NSP logits (B, 2), class 0 = "is next".
+
         """
         hidden_BTD = self.encoder(ids_BT, segments_BT, attend_BT)
         picked = hidden_BTD if masked_M is None else hidden_BTD.flatten(0, 1)[masked_M]

@@ -77,6 +77,7 @@ def import_weights(theirs: dict[str, Tensor], names: list[str], *, source: Path)
 
     Raises:
         ArtifactError: a weight is missing.
+
     """
     out: dict[str, Tensor] = {}
     for name in names:
@@ -123,6 +124,7 @@ def config_from_huggingface(value: dict[str, Any], *, source: Path) -> EncoderCo
 
     Raises:
         ArtifactError: it is not a BERT, or a size is missing.
+
     """
     if value.get("model_type") != "bert" or value.get("hidden_act", "gelu") != "gelu":
         raise ArtifactError(
@@ -166,6 +168,7 @@ def load_pretraining_model(folder: Path) -> PretrainingModel:
 
     Raises:
         ArtifactError: a file is missing, damaged or of another architecture.
+
     """
     model = PretrainingModel(load_config(folder, made_by="pretrain"))
     fill(model, folder, made_by="pretrain")
@@ -177,6 +180,7 @@ def load_task_weights(folder: Path, *, labels: int, kind: HeadKind) -> TaskModel
 
     Raises:
         ArtifactError: a file is missing, damaged or of another architecture.
+
     """
     model = TaskModel(load_config(folder, made_by="finetune"), labels=labels, kind=kind, classifier_dropout=0.0)
     fill(model, folder, made_by="finetune")
@@ -194,6 +198,7 @@ def fill(model: nn.Module, folder: Path, *, made_by: str, prefixes: tuple[str, .
 
     Raises:
         ArtifactError: ``model.safetensors`` is missing or damaged, lacks a weight, or one has another shape.
+
     """
     path = folder / "model.safetensors"
     try:
@@ -208,7 +213,8 @@ def fill(model: nn.Module, folder: Path, *, made_by: str, prefixes: tuple[str, .
     for name in names:
         if weights[name].shape != current[name].shape:
             raise ArtifactError(
-                f"{path}: {name} has shape {tuple(weights[name].shape)}, config.json asks for {tuple(current[name].shape)}",
+                f"{path}: {name} has shape {tuple(weights[name].shape)}, "
+                f"config.json asks for {tuple(current[name].shape)}",
                 remedy=rerun(made_by),
             )
     model.load_state_dict(weights, strict=False)

@@ -16,18 +16,23 @@ class ModelParams(Section):
     hidden_size: int = Field(ge=8, le=8192, description="width of a token's hidden state")
     layers: int = Field(ge=1, le=96, description="transformer layers")
     heads: int = Field(ge=1, le=128, description="attention heads; must divide hidden_size")
-    feed_forward_size: int = Field(ge=8, le=65536, description="inner width of the feed-forward block, usually 4 × hidden_size")
+    feed_forward_size: int = Field(
+        ge=8, le=65536, description="inner width of the feed-forward block, usually 4 × hidden_size"
+    )
     max_positions: int = Field(ge=8, le=8192, description="tokens of the longest sequence that the model can read")
     hidden_dropout: float = Field(ge=0, lt=1, description="share of hidden units dropped in pretraining")
     attention_dropout: float = Field(ge=0, lt=1, description="share of attention weights dropped in pretraining")
-    initializer_range: float = Field(gt=0, le=1, description="standard deviation of initial weights; BERT: 0.02 at 768, grows as hidden_size shrinks")
+    initializer_range: float = Field(
+        gt=0, le=1, description="standard deviation of initial weights; BERT: 0.02 at 768, grows as hidden_size shrinks"
+    )
 
     @model_validator(mode="after")
     def _heads_divide_hidden_size(self) -> Self:
         if self.hidden_size % self.heads:
             divisors = [h for h in range(1, 129) if self.hidden_size % h == 0]
             raise ValueError(
-                f"hidden_size {self.hidden_size} is not divisible by heads {self.heads}; allowed heads: {', '.join(map(str, divisors))}"
+                f"hidden_size {self.hidden_size} is not divisible by heads {self.heads}; "
+                f"allowed heads: {', '.join(map(str, divisors))}"
             )
         return self
 

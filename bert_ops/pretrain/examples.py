@@ -43,6 +43,7 @@ class Batch:
         masked: (M,) int64, flat positions that are to be predicted, ascending.
         targets: (M,) int64, the ids that stood there.
         pair: (B,) int64, 0 is next, 1 is random, -100 no pair.
+
     """
 
     ids: NDArray[np.int64]
@@ -67,6 +68,7 @@ def plan_epoch(view: SplitView, *, sequence_tokens: int, next_sentence: bool, rn
 
     Returns:
         int64 of shape (N, 5): start and length of A, start and length of B (0 without one), pair label.
+
     """
     ends = view.sentence_ends
     rows: list[tuple[int, int, int, int, int]] = []
@@ -136,10 +138,18 @@ class Source:
 
     Raises:
         InputError: the split has no example.
+
     """
 
     def __init__(
-        self, view: SplitView, *, sequence_tokens: int, batch_tokens: int, next_sentence: bool, vocab_size: int, seed: int
+        self,
+        view: SplitView,
+        *,
+        sequence_tokens: int,
+        batch_tokens: int,
+        next_sentence: bool,
+        vocab_size: int,
+        seed: int,
     ) -> None:
         if view.sentences == 0:
             raise InputError(f"the {view.name} split holds no sentences", remedy="add text, or change ingest.split")
@@ -192,6 +202,7 @@ def corrupt(
 
     Returns:
         Flat positions (ascending) and the ids that stood there; at least one unless there is no ordinary token.
+
     """
     flat = ids.reshape(-1)
     ordinary = np.flatnonzero(flat > MASK)

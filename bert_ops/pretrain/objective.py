@@ -30,7 +30,7 @@ def tensors(batch: Batch, device: torch.device) -> tuple[Tensor, Tensor, Tensor 
 
 
 def loss(model: nn.Module, batch: Batch) -> Loss:
-    """Sum of the mean MLM loss over masked tokens and the mean NSP loss over pairs (Devlin et al. 2019, appendix A.2)."""
+    """Sum of the mean MLM loss over masked tokens and the mean NSP loss over pairs (Devlin et al. 2019, A.2)."""
     device = next(model.parameters()).device
     mlm_MV, nsp_B2 = model(*tensors(batch, device))
     mlm = F.cross_entropy(mlm_MV.float(), torch.from_numpy(batch.targets).to(device))

@@ -36,7 +36,9 @@ class PretrainScheduleParams(Section):
 class EmbeddingInitParams(Section):
     """Initial token embeddings."""
 
-    kind: Literal["normal", "word2vec"] = Field(description="random, or word2vec (Mikolov et al. 2013) on the training split")
+    kind: Literal["normal", "word2vec"] = Field(
+        description="random, or word2vec (Mikolov et al. 2013) on the training split"
+    )
     window: int = Field(ge=1, le=50, description="tokens on each side that word2vec looks at")
     epochs: int = Field(ge=1, le=100, description="word2vec passes over the training split")
 

@@ -43,7 +43,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--history", type=Path, required=True, help="TSV file for the curves")
     parser.add_argument("--results", type=Path, required=True, help="JSON file for what does not depend on the clock")
     parser.add_argument("--speed-page", type=Path, required=True, help="HTML page with the throughput")
-    parser.add_argument("--checkpoints", type=Path, required=True, help="folder for checkpoints; not an output of the stage")
+    parser.add_argument(
+        "--checkpoints", type=Path, required=True, help="folder for checkpoints; not an output of the stage"
+    )
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -52,6 +54,7 @@ def run(arguments: argparse.Namespace) -> None:
     Raises:
         ArtifactError: token store or tokenizer are missing, damaged or do not belong together.
         InputError: training diverged, or another trainer holds the checkpoint folder.
+
     """
     params = load_section(arguments.params, "pretrain", PretrainParams)
     store = TokenStore.open(arguments.tokens)
@@ -145,7 +148,10 @@ def fit(
 
     def evaluate(module: torch.nn.Module) -> Row:
         train_row = objective.measure(module, probe, prefix="train")
-        return {"train_mlm_loss": train_row["train_mlm_loss"], **objective.measure(module, held_out, prefix="validation")}
+        return {
+            "train_mlm_loss": train_row["train_mlm_loss"],
+            **objective.measure(module, held_out, prefix="validation"),
+        }
 
     masking = params.masking
     plan = Plan(
@@ -231,6 +237,7 @@ def _check_vocabulary(store: TokenStore, tokenizer: Path) -> None:
 
     Raises:
         ArtifactError: it is missing, or its vocabulary differs.
+
     """
     for name in TOKENIZER_FILES:
         if not (tokenizer / name).is_file():

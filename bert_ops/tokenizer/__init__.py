@@ -1,0 +1,1 @@
+"""WordPiece training and the memory-mapped token store."""

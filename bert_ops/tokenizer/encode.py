@@ -34,6 +34,7 @@ def run(arguments: argparse.Namespace) -> None:
 
     Raises:
         ArtifactError: sentences or tokenizer are missing or damaged, or there is no training sentence.
+
     """
     params = load_section(arguments.params, "tokenize", TokenizeParams)
     tokenizer = wordpiece.load(arguments.tokenizer)
@@ -59,8 +60,8 @@ def run(arguments: argparse.Namespace) -> None:
     metrics = summarise(splits, unknown=counts["unknown"], vocab_size=vocab_size)
     write_json(arguments.metrics, metrics)
     note(
-        f"tokenize: {metrics['tokens']:,} tokens in {metrics['sentences']:,} sentences of {metrics['documents']:,} documents, "
-        f"{metrics['unknown_share']:.3%} unknown"
+        f"tokenize: {metrics['tokens']:,} tokens in {metrics['sentences']:,} sentences "
+        f"of {metrics['documents']:,} documents, {metrics['unknown_share']:.3%} unknown"
     )
 
 

@@ -29,7 +29,9 @@ class TokenizerParams(Section):
         if len(set(self.special_tokens)) != len(self.special_tokens):
             raise ValueError(f"special_tokens is {self.special_tokens}; each may stand there once")
         if self.vocab_size <= len(self.special_tokens):
-            raise ValueError(f"vocab_size is {self.vocab_size}; it must exceed the {len(self.special_tokens)} special tokens")
+            raise ValueError(
+                f"vocab_size is {self.vocab_size}; it must exceed the {len(self.special_tokens)} special tokens"
+            )
         return self
 
 

@@ -163,6 +163,7 @@ class TokenStore:
 
         Raises:
             ArtifactError: the store holds no sentence of that split.
+
         """
         if split not in self.views:
             raise ArtifactError(
@@ -176,6 +177,7 @@ class TokenStore:
 
         Raises:
             ArtifactError: a file is missing, truncated or (with ``verify``) changed.
+
         """
         manifest = read_json(folder / "manifest.json", made_by="tokenize")
         if manifest.get("format") != FORMAT:
@@ -202,7 +204,9 @@ def _open_split(folder: Path, name: str, entry: dict[str, Any], dtype: np.dtype[
         starts.append(total)
         total += shard["tokens"]
     sentence_ends = _load_boundaries(folder / f"{name}.sentences.npy", count=entry["sentences"], last=total)
-    document_ends = _load_boundaries(folder / f"{name}.documents.npy", count=entry["documents"], last=entry["sentences"])
+    document_ends = _load_boundaries(
+        folder / f"{name}.documents.npy", count=entry["documents"], last=entry["sentences"]
+    )
     return SplitView(folder, name, entry, dtype, sentence_ends, document_ends, starts)
 
 
@@ -214,6 +218,8 @@ def _load_boundaries(path: Path, *, count: int, last: int) -> NDArray[np.int64]:
     except (ValueError, EOFError, OSError) as error:
         raise damaged(path, str(error), made_by="tokenize") from error
     if len(ends) != count + 1 or int(ends[-1]) != last:
-        raise damaged(path, f"{len(ends) - 1} entries up to {ends[-1]} instead of {count} up to {last}", made_by="tokenize")
+        raise damaged(
+            path, f"{len(ends) - 1} entries up to {ends[-1]} instead of {count} up to {last}", made_by="tokenize"
+        )
     boundaries: NDArray[np.int64] = ends
     return boundaries

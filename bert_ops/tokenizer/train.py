@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from tokenizers import Tokenizer
+
 from bert_ops.io import atomic_folder, read_parquet
 from bert_ops.progress import note
 from bert_ops.schema import load_section
@@ -24,6 +26,7 @@ def run(arguments: argparse.Namespace) -> None:
     Raises:
         InputError: the vocabulary is smaller than the alphabet, or there is no text.
         ArtifactError: the sentences are missing or damaged.
+
     """
     params = load_section(arguments.params, "tokenizer", TokenizerParams)
     frame = read_parquet(arguments.sentences, columns=["split", "text"], made_by="ingest")
@@ -31,9 +34,12 @@ def run(arguments: argparse.Namespace) -> None:
     tokenizer = wordpiece.train(texts, params)
     with atomic_folder(arguments.out) as folder:
         wordpiece.save(tokenizer, folder, params)
-    note(f"tokenizer: {tokenizer.get_vocab_size():,} pieces from {len(texts):,} sentences; for example {_example(tokenizer, texts)}")
+    note(
+        f"tokenizer: {tokenizer.get_vocab_size():,} pieces from {len(texts):,} sentences; "
+        f"for example {_example(tokenizer, texts)}"
+    )
 
 
-def _example(tokenizer: wordpiece.Tokenizer, texts: list[str]) -> str:
+def _example(tokenizer: Tokenizer, texts: list[str]) -> str:
     text = min(texts, key=lambda t: abs(len(t) - 16))
     return f"{text} -> {' '.join(tokenizer.encode(text, add_special_tokens=False).tokens)}"

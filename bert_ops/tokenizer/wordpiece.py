@@ -29,6 +29,7 @@ def build(vocab: dict[str, int], *, lowercase: bool, strip_accents: bool, specia
 
     Raises:
         InputError: a required special token is not in the vocabulary, or ids have gaps.
+
     """
     absent = [token for token in REQUIRED_SPECIAL_TOKENS if token not in vocab]
     if absent:
@@ -36,7 +37,9 @@ def build(vocab: dict[str, int], *, lowercase: bool, strip_accents: bool, specia
     if sorted(vocab.values()) != list(range(len(vocab))):
         raise InputError("the vocabulary's ids have gaps or repeat", allowed="0 … size - 1, each once")
     tokenizer = Tokenizer(
-        models.WordPiece(vocab=vocab, unk_token="[UNK]", continuing_subword_prefix=CONTINUATION, max_input_chars_per_word=100)
+        models.WordPiece(
+            vocab=vocab, unk_token="[UNK]", continuing_subword_prefix=CONTINUATION, max_input_chars_per_word=100
+        )
     )
     _add_frame(tokenizer, lowercase=lowercase, strip_accents=strip_accents)
     tokenizer.add_special_tokens(list(special_tokens))
@@ -65,6 +68,7 @@ def train(texts: Iterable[str], params: TokenizerParams) -> Tokenizer:
 
     Raises:
         InputError: there is no text, or ``vocab_size`` cannot hold the alphabet.
+
     """
     kept = [text for text in texts if text]
     if not kept:
@@ -73,8 +77,8 @@ def train(texts: Iterable[str], params: TokenizerParams) -> Tokenizer:
     # A character that also continues words needs a second piece, "##x", which the trainer adds by itself.
     if len(alphabet) + len(params.special_tokens) > params.vocab_size:
         raise InputError(
-            f"`tokenizer.vocab_size` is {params.vocab_size}, smaller than the alphabet: {len(alphabet)} characters occur "
-            f"at least {params.min_frequency} times, and there are {len(params.special_tokens)} special tokens",
+            f"`tokenizer.vocab_size` is {params.vocab_size}, smaller than the alphabet: {len(alphabet)} characters "
+            f"occur at least {params.min_frequency} times, and there are {len(params.special_tokens)} special tokens",
             allowed=f"at least {len(alphabet) + len(params.special_tokens)}",
             remedy="raise `tokenizer.vocab_size` or `tokenizer.min_frequency`",
         )
@@ -124,7 +128,9 @@ def save(tokenizer: Tokenizer, folder: Path, params: TokenizerParams, *, max_len
     write_text(folder / "tokenizer.json", tokenizer.to_str(pretty=True) + "\n")
     pieces = sorted(tokenizer.get_vocab(with_added_tokens=True).items(), key=lambda item: item[1])
     write_text(folder / "vocab.txt", "".join(f"{piece}\n" for piece, _ in pieces))
-    names = dict(zip(("pad_token", "unk_token", "cls_token", "sep_token", "mask_token"), REQUIRED_SPECIAL_TOKENS, strict=True))
+    names = dict(
+        zip(("pad_token", "unk_token", "cls_token", "sep_token", "mask_token"), REQUIRED_SPECIAL_TOKENS, strict=True)
+    )
     config: dict[str, Any] = {
         "tokenizer_class": "BertTokenizer",
         "do_lower_case": params.lowercase,
@@ -143,6 +149,7 @@ def load(folder: Path, *, made_by: str = "tokenizer") -> Tokenizer:
 
     Raises:
         ArtifactError: the file is missing or damaged.
+
     """
     path = folder / "tokenizer.json"
     if not path.is_file():

@@ -59,6 +59,7 @@ def lock(folder: Path) -> Iterator[None]:
 
     Raises:
         InputError: another process holds it; the message names it.
+
     """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("a+") as handle:
@@ -115,6 +116,7 @@ def read(path: Path) -> Checkpoint:
 
     Raises:
         ArtifactError: a file is missing or its checksum differs.
+
     """
     manifest = read_json(path / "manifest.json", made_by="pretrain")
     for name, expected in manifest.items():

@@ -25,7 +25,7 @@ def prepare(*, threads: int, seed: int) -> None:
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(True, warn_only=True)
     # Filling fresh memory is a debugging aid of deterministic mode and costs several per cent of a step.
-    torch.utils.deterministic.fill_uninitialized_memory = False
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.manual_seed(derive(seed, "torch"))
 
 
@@ -36,9 +36,11 @@ def arithmetic(device: torch.device, precision: Precision) -> Iterator[None]:
     On a CPU the plain attention kernel is chosen: at 128 tokens the backward pass of the flash kernel took 31 ms a
     layer where the plain one took 8 (2 cores, AVX-512, 16 × 128 tokens; docs/LOG.md).
     """
-    backends = [SDPBackend.MATH] if device.type == "cpu" else [
-        SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH
-    ]
+    backends = (
+        [SDPBackend.MATH]
+        if device.type == "cpu"
+        else [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+    )
     with (
         sdpa_kernel(backends),
         torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"),

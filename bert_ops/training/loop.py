@@ -53,6 +53,7 @@ class Plan(Generic[B]):
         precision: of matrix products.
         checkpoint_folder: where to save, or None.
         checkpoint_every_s: seconds between two checkpoints.
+
     """
 
     what: str
@@ -100,6 +101,7 @@ def train(plan: Plan[B], model: nn.Module, optimizer: torch.optim.Optimizer) -> 
 
     Raises:
         InputError: the loss is not finite for 20 steps in a row.
+
     """
     device = next(model.parameters()).device
     run = _resume(plan, model, optimizer)

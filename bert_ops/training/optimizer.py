@@ -30,6 +30,7 @@ def learning_rate_share(step: int, *, total: int, warmup: int, kind: ScheduleKin
 
     Raises:
         InputError: warmup leaves no step for the decay.
+
     """
     if warmup >= total:
         raise InputError(

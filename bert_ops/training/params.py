@@ -19,7 +19,9 @@ class OptimizerParams(Section):
     beta1: float = Field(ge=0, lt=1, description="decay of the first moment")
     beta2: float = Field(ge=0, lt=1, description="decay of the second moment")
     epsilon: float = Field(gt=0, le=1e-2, description="added to the root of the second moment")
-    clip_norm: float = Field(gt=0, description="largest L2 norm of the whole gradient; larger ones are scaled down to it")
+    clip_norm: float = Field(
+        gt=0, description="largest L2 norm of the whole gradient; larger ones are scaled down to it"
+    )
 
 
 ScheduleKind = Literal["linear", "cosine", "constant"]
