@@ -1,0 +1,272 @@
+"""Sections of the Evidently report: one metric class, one widget builder a section.
+
+Evidently hands a metric its data as datasets, so the results and the training curve come in as additional data
+(``results``: one row with the column ``json``; ``history``: one row an evaluation; ``mistakes``). Import this module
+only through :mod:`bert_ops.evaluate.evidently_page`, which switches Evidently's telemetry off first.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any, Optional
+
+import pandas as pd
+import plotly.graph_objects as go
+from evidently.core.datasets import Dataset
+from evidently.core.metric_types import SingleValue, SingleValueCalculation, SingleValueMetric
+from evidently.core.report import Context
+from evidently.legacy.model.widget import BaseWidgetInfo
+from evidently.legacy.renderers.html_widgets import (
+    CounterData,
+    WidgetSize,
+    counter,
+    plotly_figure,
+    table_data,
+    text_widget,
+)
+
+from bert_ops.evaluate import wording
+
+_COLOURS = {"model": "#0b5cad", "second": "#c5283d", "soft": "#8a94a3"}
+
+Frames = dict[str, pd.DataFrame]
+Built = tuple[float, list[BaseWidgetInfo]]
+
+
+class SectionMetric(SingleValueMetric):
+    """A section of the report; its value is what its tests look at."""
+
+    section: str
+    title: str
+    subject: str = ""
+
+
+class SectionCalculation(SingleValueCalculation[SectionMetric]):
+    """Build the widgets of a section out of the additional data."""
+
+    def calculate(self, context: Context, current_data: Dataset, reference_data: Optional[Dataset]) -> SingleValue:  # noqa: ARG002, UP045
+        """Return the section's value with its widgets."""
+        frames = {name: data.as_dataframe() for name, data in context.additional_data.items()}
+        results = json.loads(frames["results"]["json"].iloc[0])
+        value, widgets = SECTIONS[self.metric.section](results, frames, self.metric.subject)
+        return SingleValue(display_name=self.metric.title, value=value, widget=widgets)
+
+    def display_name(self) -> str:
+        """Name the section."""
+        return str(self.metric.title)
+
+
+def _verdict(results: dict[str, Any], _: Frames, __: str) -> Built:
+    verdict = results["verdict"]
+    overfitting = results["overfitting"]
+    mark = {"good": "✅", "warn": "⚠️", "bad": "❌"}[verdict["status"]]
+    figures = [
+        CounterData("accuracy (95% interval)", wording.with_interval(results["accuracy"], results["accuracy_ci95"])),
+        CounterData("macro F1 (95% interval)", wording.with_interval(results["f1_macro"], results["f1_macro_ci95"])),
+        CounterData("baselines beaten", f"{len(verdict['beaten'])} of {len(results['baselines'])}"),
+        CounterData("overfitting", wording.VERDICT_NAMES[overfitting["verdict"]]),
+    ]
+    sentences = "\n".join(f"- {sentence}" for sentence in verdict["sentences"])
+    return float({"good": 0, "warn": 1, "bad": 2}[verdict["status"]]), [
+        text_widget(text=f"## {mark} {verdict['headline']}\n\n{sentences}"),
+        counter(counters=figures),
+    ]
+
+
+def _scores(results: dict[str, Any], _: Frames, __: str) -> Built:
+    rows = [
+        [
+            "this model",
+            wording.with_interval(results["accuracy"], results["accuracy_ci95"]),
+            wording.percent(results["f1_macro"]),
+            "",
+            "",
+            "",
+        ]
+    ]
+    words = {"better": "beaten", "worse": "not beaten: model is worse", "not_told_apart": "not beaten: not told apart"}
+    for name, row in results["baselines"].items():
+        rows.append(
+            [
+                wording.BASELINE_NAMES.get(name, name),
+                wording.with_interval(row["accuracy"], row["accuracy_ci95"]),
+                wording.percent(row["f1_macro"]),
+                wording.points_with_interval(row["difference"], row["difference_ci95"]),
+                wording.p_value(row["p_value"]),
+                words[row["outcome"]],
+            ]
+        )
+    columns = ["", "accuracy (95%)", "macro F1", "model minus baseline, points (95%)", "McNemar", "verdict"]
+    return float(results["accuracy"]), [
+        table_data(title="Scores on the test split, beside the baselines", column_names=columns, data=rows)
+    ]
+
+
+def _curves(results: dict[str, Any], frames: Frames, __: str) -> Built:
+    history, overfitting = frames["history"], results["overfitting"]
+    widgets = [
+        plotly_figure(title="Loss while fine-tuning (without dropout)", figure=_loss_figure(history, overfitting))
+    ]
+    if "validation_accuracy" in history:
+        figure = _figure("step", "accuracy on validation")
+        figure.add_scatter(
+            x=history["step"].tolist(),
+            y=history["validation_accuracy"].tolist(),
+            mode="lines+markers",
+            name="validation",
+            line={"color": _COLOURS["second"]},
+        )
+        widgets.append(plotly_figure(title="Accuracy while fine-tuning", figure=figure, size=WidgetSize.HALF))
+    widgets.append(_reliability(results["calibration"]))
+    return float(history["validation_loss"].iloc[-1]), widgets
+
+
+def _loss_figure(history: pd.DataFrame, overfitting: dict[str, Any]) -> go.Figure:
+    figure = _figure("step", "loss, nats an example")
+    for column, name, colour in (
+        ("train_loss", "training (fixed probe)", _COLOURS["model"]),
+        ("validation_loss", "validation", _COLOURS["second"]),
+    ):
+        figure.add_scatter(
+            x=history["step"].tolist(),
+            y=history[column].tolist(),
+            mode="lines+markers",
+            name=name,
+            line={"color": colour},
+        )
+    for key, text in (("return_to_step", "lowest validation loss"), ("onset_step", "overfitting sets in")):
+        step = overfitting[key]
+        if step is not None:
+            figure.add_vline(x=step, line={"dash": "dot", "color": _COLOURS["soft"]}, annotation_text=f"{text}: {step}")
+    return figure
+
+
+def _reliability(calibration: dict[str, Any]) -> BaseWidgetInfo:
+    bins = calibration["bins"]
+    figure = _figure("confidence", "accuracy")
+    figure.add_scatter(
+        x=[0, 1], y=[0, 1], mode="lines", name="calibrated", line={"dash": "dot", "color": _COLOURS["soft"]}
+    )
+    figure.add_scatter(
+        x=bins["confidence"],
+        y=bins["accuracy"],
+        mode="lines+markers",
+        name="model",
+        text=[f"{count:,} examples" for count in bins["count"]],
+        line={"color": _COLOURS["model"]},
+    )
+    title = f"Calibration: ECE {calibration['error']:.3f}, mean confidence {calibration['mean_confidence']:.1%}"
+    return plotly_figure(title=title, figure=figure, size=WidgetSize.HALF)
+
+
+def _overfitting(results: dict[str, Any], _: Frames, __: str) -> Built:
+    found = results["overfitting"]
+    words = {True: "yes", False: "no", None: "not looked at"}
+
+    def number(value: float | None, form: str, interval: list[float] | None = None) -> str:
+        if value is None:
+            return "–"
+        span = f" ({format(interval[0], form)} to {format(interval[1], form)})" if interval else ""
+        return format(value, form) + span
+
+    signs = {key: words[value] for key, value in found["evidence"].items()}
+    worse = number(found["last_minus_best"], "+.4f", found["last_minus_best_ci95"])
+    lost = number(found["accuracy_points_lost"], ".1f")
+    rows = [
+        ["smoothed validation loss above its minimum (GL)", number(found["generalization_loss"], ".1%")],
+        ["validation loss rises at the end (Mann-Kendall, p)", number(found["trend_p_value"], ".3f")],
+        ["last evaluation worse than the best (paired bootstrap)", worse],
+        ["training loss still falls after the best evaluation", "–"],
+        ["validation minus training loss (shown, not judged)", number(found["gap"], "+.4f", found["gap_ci95"])],
+        ["accuracy points lost since the lowest validation loss", lost],
+        ["step of onset", number(found["onset_step"], "d")],
+        ["step to go back to", number(found["return_to_step"], "d")],
+    ]
+    seen = [
+        signs["generalization_loss"],
+        signs["rising_trend"],
+        signs["paired_bootstrap"],
+        signs["training_loss_falls"],
+        "",
+        found["accuracy_verdict"].replace("_", " "),
+        "",
+        f"of {number(found['last_step'], 'd')}",
+    ]
+    title = f"Overfitting: {wording.VERDICT_NAMES[found['verdict']]} ({found['evaluations']} evaluations)"
+    return float({"healthy": 0, "not_enough_evidence": 0, "warn": 1, "fail": 2}[found["verdict"]]), [
+        table_data(
+            title=title,
+            column_names=["sign", "value (95%)", "seen"],
+            data=[[*row, mark] for row, mark in zip(rows, seen, strict=True)],
+        )
+    ]
+
+
+def _against(results: dict[str, Any], _: Frames, subject: str) -> Built:
+    return float(results["baselines"][subject]["difference_ci95"][0]), []
+
+
+def _preset(results: dict[str, Any], _: Frames, subject: str) -> Built:
+    total = sum(results["examples"].get("test", {}).values())
+    scope = "all" if int(subject) >= total else f"a sample of {int(subject):,} of"
+    return float(subject), [text_widget(text=f"## Details\n\nDrawn over {scope} {total:,} test examples.")]
+
+
+def _calibration(results: dict[str, Any], _: Frames, __: str) -> Built:
+    return float(results["calibration"]["error"]), []
+
+
+def _leakage(results: dict[str, Any], _: Frames, __: str) -> Built:
+    labels = results["labels"]
+    rows = [
+        [split, f"{sum(counts.values()):,}", *(f"{counts.get(label, 0):,}" for label in labels)]
+        for split, counts in results["examples"].items()
+    ]
+    leakage = results["leakage"]
+    removed = (
+        ", ".join(f"{name} {count:,}" for name, count in leakage["duplicates_removed_at_ingest"].items()) or "none"
+    )
+    note = (
+        f"Test texts that stand in another split: **{leakage['test_texts_in_other_splits']:,}**. "
+        f"Duplicates removed at ingest, by source: {removed}. Nothing was tuned on the test split."
+    )
+    return float(leakage["test_texts_in_other_splits"]), [
+        table_data(title="Examples", column_names=["split", "all", *labels], data=rows),
+        text_widget(text=note),
+    ]
+
+
+def _mistakes(_: dict[str, Any], frames: Frames, __: str) -> Built:
+    frame = frames["mistakes"]
+    if frame.empty:
+        return 0.0, [text_widget(text="There are no mistakes on the test split.", title="Most confident mistakes")]
+    rows = frame[["text", "label", "predicted", "confidence"]].to_numpy().tolist()
+    return float(len(rows)), [
+        table_data(
+            title="Most confident mistakes", column_names=["text", "label", "predicted", "confidence"], data=rows
+        )
+    ]
+
+
+def _figure(x: str, y: str) -> go.Figure:
+    figure = go.Figure()
+    figure.update_layout(
+        template="plotly_white", xaxis_title=x, yaxis_title=y, margin={"l": 50, "r": 20, "t": 30, "b": 40},
+        legend={"orientation": "h", "y": 1.12},
+    )  # fmt: skip
+    return figure
+
+
+#: Section name -> builder of its value and widgets.
+SECTIONS: dict[str, Callable[[dict[str, Any], Frames, str], Built]] = {
+    "against": _against,
+    "preset": _preset,
+    "verdict": _verdict,
+    "scores": _scores,
+    "curves": _curves,
+    "overfitting": _overfitting,
+    "calibration": _calibration,
+    "leakage": _leakage,
+    "mistakes": _mistakes,
+}

@@ -1,0 +1,280 @@
+"""Does a training run overfit? Its validation loss rises while its training loss still falls.
+
+Both losses are *clean* terms: without dropout, on a fixed part of the training split and on the validation split, so
+that they differ by generalisation and nothing else. Four signs are looked at:
+
+- **GL**: the smoothed validation loss stands more than a threshold above its minimum (generalisation loss: Prechelt
+  1998, "Early Stopping - But When?", section 2.2; smoothed by a running median, because one noisy minimum is enough to
+  raise the unsmoothed one).
+- **Mann-Kendall**: the tail of the validation curve has a rising trend (Mann 1945, Kendall 1975; one-sided).
+- **Paired bootstrap**: the per-example validation losses of the last evaluation lie above those of the best one.
+- **Training**: the training loss fell further after the best evaluation. Without it, a rising validation loss is
+  divergence and not overfitting.
+
+*fail* when GL, the paired bootstrap and a falling training loss agree; *warn* when two of GL, Mann-Kendall and the
+paired bootstrap hold. The gap between the losses is reported and not judged: it opens in healthy runs as well.
+A model that lost loss but kept its accuracy has grown overconfident; the report tells the two apart.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bert_ops.evaluate.metrics import bootstrap_means, percentile_interval
+from bert_ops.evaluate.params import OverfittingParams, Verdict
+
+Floats = NDArray[np.floating[Any]]
+
+#: Least evaluations of the tail that the trend test looks at: below 5, only a perfect order is significant.
+_MIN_TAIL = 5
+
+
+@dataclass(frozen=True)
+class History:
+    """What was measured while training, one entry an evaluation; all arrays have shape ``[evaluations]``.
+
+    ``train_loss`` and ``validation_loss`` are clean means in nats an example; ``validation_accuracy`` is a share.
+    """
+
+    step: NDArray[np.int64]
+    train_loss: Floats
+    validation_loss: Floats
+    validation_accuracy: Floats | None = None
+
+
+@dataclass(frozen=True)
+class Overfitting:
+    """The answer of :func:`judge`, made of JSON values.
+
+    ``flag`` is true when the verdict is ``fail``. ``onset_step`` is where the smoothed validation loss passed the
+    threshold for good (null: it never did), ``return_to_step`` where the validation loss was lowest. ``gap`` is
+    validation minus training loss at the last evaluation; its interval is over validation examples, with the training
+    mean taken as known.
+    """
+
+    verdict: Verdict
+    flag: bool
+    evidence: dict[str, bool | None]
+    generalization_loss: float | None
+    trend_p_value: float | None
+    last_minus_best: float | None
+    last_minus_best_ci95: list[float] | None
+    gap: float | None
+    gap_ci95: list[float] | None
+    onset_step: int | None
+    return_to_step: int | None
+    last_step: int | None
+    accuracy_verdict: str
+    accuracy_points_lost: float | None
+    evaluations: int
+    headline: str
+    advice: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the fields as JSON values."""
+        return asdict(self)
+
+
+def judge(
+    history: History,
+    *,
+    params: OverfittingParams,
+    resamples: int,
+    rng: np.random.Generator,
+    validation_losses: Floats | None = None,
+) -> Overfitting:
+    """Judge a training curve.
+
+    Args:
+        history: the curve; finite numbers, steps rising.
+        params: thresholds.
+        resamples: draws of each bootstrap.
+        rng: generator of the bootstrap draws.
+        validation_losses: clean loss of each validation example, ``[evaluations, examples]``; without it the verdict
+            cannot be ``fail``, because the paired evidence is missing.
+    """
+    evaluations = len(history.step)
+    assert validation_losses is None or validation_losses.shape[0] == evaluations
+    gap, gap_interval = _gap(history, validation_losses, resamples=resamples, rng=rng)
+    if evaluations < params.min_evaluations:
+        return _not_enough(history, params, gap=gap, gap_interval=gap_interval)
+
+    best = int(np.argmin(history.validation_loss))
+    smooth = running_median(history.validation_loss, window=params.smoothing)
+    loss_above = generalization_loss(smooth)
+    trend = mann_kendall(history.validation_loss[-max(_MIN_TAIL, evaluations // 2) :])
+    paired = None
+    if validation_losses is not None:
+        paired = bootstrap_means(
+            np.asarray(validation_losses[-1] - validation_losses[best], dtype=np.float64), resamples=resamples, rng=rng
+        )
+    smooth_train = running_median(history.train_loss, window=params.smoothing)
+    evidence: dict[str, bool | None] = {
+        "generalization_loss": bool(loss_above[-1] > params.generalization_loss),
+        "rising_trend": bool(trend < params.significance),
+        "paired_bootstrap": None if paired is None else bool(np.quantile(paired, params.significance) > 0.0),
+        "training_loss_falls": bool(smooth_train[-1] < smooth_train[best]),
+    }
+    accuracy_verdict, points = _accuracy(history, best, limit=params.accuracy_points)
+    verdict = decide(evidence)
+    headline, advice = _words(
+        verdict,
+        evidence=evidence,
+        history=history,
+        best=best,
+        loss_above=float(loss_above[-1]),
+        accuracy_verdict=accuracy_verdict,
+        points=points,
+        smooth=smooth,
+    )
+    return Overfitting(
+        verdict=verdict,
+        flag=verdict == "fail",
+        evidence=evidence,
+        generalization_loss=float(loss_above[-1]),
+        trend_p_value=trend,
+        last_minus_best=None
+        if validation_losses is None
+        else float(np.mean(validation_losses[-1] - validation_losses[best], dtype=np.float64)),
+        last_minus_best_ci95=None if paired is None else percentile_interval(paired).as_list(),
+        gap=gap,
+        gap_ci95=gap_interval,
+        onset_step=_onset(history.step, loss_above, threshold=params.generalization_loss),
+        return_to_step=int(history.step[best]),
+        last_step=int(history.step[-1]),
+        accuracy_verdict=accuracy_verdict,
+        accuracy_points_lost=points,
+        evaluations=evaluations,
+        headline=headline,
+        advice=advice,
+    )
+
+
+def decide(evidence: dict[str, bool | None]) -> Verdict:
+    """Combine the signs; a sign that could not be looked at (None) counts as absent."""
+    rises, trend, paired = (bool(evidence[key]) for key in ("generalization_loss", "rising_trend", "paired_bootstrap"))
+    if rises and paired and evidence["training_loss_falls"]:
+        return "fail"
+    return "warn" if rises + trend + paired >= 2 else "healthy"
+
+
+def running_median(values: Floats, *, window: int) -> Floats:
+    """Median of the last ``window`` values up to each position, fewer at the start.
+
+    It looks back only, so that a verdict during training is the one given afterwards.
+    """
+    return np.array([np.median(values[max(0, end - window) : end]) for end in range(1, len(values) + 1)])
+
+
+def generalization_loss(values: Floats) -> Floats:
+    """Share by which each value stands above the lowest so far: Prechelt's GL / 100, ``[evaluations]``."""
+    return values / np.maximum(np.minimum.accumulate(values), np.finfo(float).tiny) - 1.0
+
+
+def mann_kendall(values: Floats) -> float:
+    """One-sided p-value of a rising trend: normal approximation with continuity and tie correction.
+
+    Source: Mann 1945; Kendall 1975, chapter 4.
+    """
+    from scipy.special import ndtr
+
+    count = len(values)
+    if count < 3:
+        return 1.0
+    score = float(np.sign(values[None, :] - values[:, None])[np.triu_indices(count, 1)].sum())
+    _, ties = np.unique(values, return_counts=True)
+    spread = (count * (count - 1) * (2 * count + 5) - (ties * (ties - 1) * (2 * ties + 5)).sum()) / 18.0
+    if spread <= 0.0:
+        return 1.0
+    return float(ndtr(-(score - np.sign(score)) / np.sqrt(spread)))
+
+
+def _onset(step: NDArray[np.int64], loss_above: Floats, *, threshold: float) -> int | None:
+    below = np.flatnonzero(loss_above <= threshold)
+    first = int(below[-1]) + 1
+    return int(step[first]) if first < len(step) else None
+
+
+def _gap(
+    history: History, validation_losses: Floats | None, *, resamples: int, rng: np.random.Generator
+) -> tuple[float | None, list[float] | None]:
+    if len(history.step) == 0:
+        return None, None
+    train = float(history.train_loss[-1])
+    gap = float(history.validation_loss[-1]) - train
+    if validation_losses is None:
+        return gap, None
+    means = bootstrap_means(np.asarray(validation_losses[-1], dtype=np.float64), resamples=resamples, rng=rng)
+    return gap, percentile_interval(means - train).as_list()
+
+
+def _accuracy(history: History, best: int, *, limit: float) -> tuple[str, float | None]:
+    if history.validation_accuracy is None:
+        return "not_measured", None
+    points = 100.0 * float(history.validation_accuracy[best] - history.validation_accuracy[-1])
+    return ("lost" if points >= limit else "kept"), points
+
+
+def _words(
+    verdict: Verdict,
+    *,
+    evidence: dict[str, bool | None],
+    history: History,
+    best: int,
+    loss_above: float,
+    accuracy_verdict: str,
+    points: float | None,
+    smooth: Floats,
+) -> tuple[str, str]:
+    step = int(history.step[best])
+    if verdict == "healthy":
+        if len(smooth) - 1 - int(np.argmin(smooth)) == 0 and mann_kendall(-smooth[-_MIN_TAIL:]) < 0.05:
+            return (
+                "No overfitting: the validation loss was still falling when training ended.",
+                "More epochs may help; nothing needs to be undone.",
+            )
+        return "No overfitting: the validation loss has not risen beyond noise.", "Nothing needs to be undone."
+    moved = {
+        "lost": f"accuracy fell with it, by {points or 0.0:.1f} points" if points is not None else "",
+        "kept": "accuracy has not suffered: the model grew overconfident, not worse at choosing",
+        "not_measured": "accuracy was not measured on the way",
+    }[accuracy_verdict]
+    risen = f"the validation loss stands {loss_above:.1%} above its minimum of step {step}"
+    back = f"Go back to step {step}, or train for fewer epochs, with more dropout, weight decay or data."
+    if verdict == "fail":
+        return f"Overfitting: {risen} while the training loss kept falling; {moved}.", back
+    if not evidence["training_loss_falls"]:
+        return (
+            f"The validation loss rises ({risen}), and so does the training loss: this is divergence, not overfitting.",
+            "Lower the learning rate, lengthen the warmup or clip harder.",
+        )
+    return f"Signs of overfitting, short of proof: {risen}; {moved}.", f"Watch it. {back}"
+
+
+def _not_enough(
+    history: History, params: OverfittingParams, *, gap: float | None, gap_interval: list[float] | None
+) -> Overfitting:
+    count = len(history.step)
+    return Overfitting(
+        verdict="not_enough_evidence",
+        flag=False,
+        evidence=dict.fromkeys(("generalization_loss", "rising_trend", "paired_bootstrap", "training_loss_falls")),
+        generalization_loss=None,
+        trend_p_value=None,
+        last_minus_best=None,
+        last_minus_best_ci95=None,
+        gap=gap,
+        gap_ci95=gap_interval,
+        onset_step=None,
+        return_to_step=int(history.step[np.argmin(history.validation_loss)]) if count else None,
+        last_step=int(history.step[-1]) if count else None,
+        accuracy_verdict="not_measured",
+        accuracy_points_lost=None,
+        evaluations=count,
+        headline=f"Not enough evidence: {count} evaluations, {params.min_evaluations} are needed.",
+        advice="Evaluate more often while training: raise `finetune.evaluations_per_epoch`.",
+    )

@@ -1,0 +1,97 @@
+"""The one place where numbers become sentences: the report, the index and the terminal say the same words."""
+
+from __future__ import annotations
+
+from typing import Any
+
+BASELINE_NAMES = {
+    "majority": "always the most frequent label",
+    "tfidf_lr": "TF-IDF + logistic regression",
+    "no_pretraining": "the same network without pretraining",
+}
+
+VERDICT_NAMES = {
+    "healthy": "healthy",
+    "warn": "warning",
+    "fail": "overfitting",
+    "not_enough_evidence": "not enough evidence",
+}
+
+
+def percent(value: float) -> str:
+    """0.8412 -> ``84.1%``."""
+    return f"{value:.1%}"
+
+
+def with_interval(value: float, interval: list[float]) -> str:
+    """Format a share with its interval: ``84.1% (82.4-85.8)``."""
+    return f"{value:.1%} ({100 * interval[0]:.1f}–{100 * interval[1]:.1f})"
+
+
+def points(value: float) -> str:
+    """Format a difference of shares as signed points: ``+2.1``."""
+    return f"{100 * value:+.1f}".replace("-", "−")
+
+
+def points_with_interval(value: float, interval: list[float]) -> str:
+    """Format a difference with its interval: ``+2.1 (+0.4 to +3.8)``."""
+    return f"{points(value)} ({points(interval[0])} to {points(interval[1])})"
+
+
+def p_value(value: float) -> str:
+    """Format a p-value: ``p = 0.031`` or ``p < 0.001``."""
+    return "p < 0.001" if value < 0.001 else f"p = {value:.3f}"
+
+
+def against(name: str, row: dict[str, Any]) -> str:
+    """Say in one sentence how the model stands to a baseline; never more than the paired interval allows."""
+    baseline = BASELINE_NAMES.get(name, name)
+    gap = f"{points_with_interval(row['difference'], row['difference_ci95'])} points, {p_value(row['p_value'])}"
+    return {
+        "better": f"Beats {baseline}: {gap}.",
+        "worse": f"Does not beat {baseline}: it is worse by this test, {gap}.",
+        "not_told_apart": f"Does not beat {baseline}: the test split cannot tell them apart, {gap}.",
+    }[row["outcome"]]
+
+
+def verdict(results: dict[str, Any]) -> dict[str, Any]:
+    """Judge a task's results.
+
+    Returns:
+        ``status`` (``good``, ``warn`` or ``bad``), ``headline`` and ``sentences``. Bad: no better than the majority
+        class, or overfit, or test texts leaked; good: better than every baseline, and no sign of overfitting.
+    """
+    outcomes = {name: row["outcome"] for name, row in results["baselines"].items()}
+    beaten = [BASELINE_NAMES.get(name, name) for name, value in outcomes.items() if value == "better"]
+    unbeaten = [BASELINE_NAMES.get(name, name) for name, value in outcomes.items() if value != "better"]
+    overfit = results["overfitting"]
+    leaked = int(results["leakage"]["test_texts_in_other_splits"])
+    if outcomes.get("majority") != "better":
+        status, head = "bad", "It has learned nothing: it does not beat the majority class"
+    elif leaked:
+        status, head = "bad", f"Its scores cannot be trusted: {leaked:,} test texts stand in another split too"
+    elif overfit["verdict"] == "fail":
+        status, head = "bad", "It overfits"
+    elif unbeaten:
+        status, head = "warn", f"It works, but does not beat {_list(unbeaten)}"
+    elif overfit["verdict"] == "healthy":
+        status, head = "good", "It beats every baseline and does not overfit"
+    else:
+        status, head = "warn", f"It beats every baseline; overfitting: {VERDICT_NAMES[overfit['verdict']]}"
+    count = sum(results["examples"].get("test", {}).values())
+    score = f"{with_interval(results['accuracy'], results['accuracy_ci95'])} accuracy on {count:,} test examples"
+    return {
+        "status": status,
+        "headline": f"{head}: {score}.",
+        "beaten": beaten,
+        "unbeaten": unbeaten,
+        "sentences": [
+            *(against(name, row) for name, row in results["baselines"].items()),
+            overfit["headline"],
+            overfit["advice"],
+        ],
+    }
+
+
+def _list(names: list[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} or {names[-1]}"
