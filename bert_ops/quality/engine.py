@@ -1,0 +1,191 @@
+"""Runs suites with Great Expectations and returns plain values.
+
+Great Expectations is asked for three things only: to evaluate an expectation on a table, to find the rows that fail
+it, and to render its own pages. Everything else (context, stores, run ids) stays in memory and is thrown away, so
+that equal data gives equal bytes. Importing it takes 5 to 10 s, so it is imported when a suite runs and not before.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+from bert_ops.quality.checks import EXCERPT_CHARACTERS, MAX_EXAMPLES, Check, Suite
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+#: Significant digits of an observed figure; more would carry the rounding of a sum into the report.
+_DIGITS = 6
+
+
+@dataclass(frozen=True)
+class Validation:
+    """The outcome of several suites.
+
+    Attributes:
+        summary: ``success``, ``evaluated``, ``failed_critical``, ``failed_warning`` and ``results``, as JSON holds it.
+        suites: what was evaluated, in order.
+        raw: Great Expectations' own result of each suite as JSON-like values, for its Data Docs.
+        rows: rows of each suite's table.
+
+    """
+
+    summary: dict[str, Any]
+    suites: tuple[Suite, ...]
+    raw: tuple[dict[str, Any], ...]
+    rows: dict[str, int]
+
+
+def run_suites(frames: Mapping[str, pd.DataFrame], suites: Sequence[Suite]) -> Validation:
+    """Evaluate suites over the tables of the same names.
+
+    A check that cannot be evaluated (its column is not there, its type does not fit) counts as failed and says why.
+    """
+    with quiet():
+        gx = _great_expectations()
+        context = gx.get_context(mode="ephemeral")
+        context.enable_analytics(enable=False)
+        context.variables.progress_bars = _no_progress_bars()
+        source = context.data_sources.add_pandas("bert_ops")
+        raw = [_evaluate(gx, source, suite, frames[suite.name]) for suite in suites]
+    results = [
+        _plain(suite, check, outcome)
+        for suite, document in zip(suites, raw, strict=True)
+        for check, outcome in zip(suite.checks, document["results"], strict=True)
+    ]
+    failed = [result["severity"] for result in results if not result["success"]]
+    summary = {
+        "success": "critical" not in failed,
+        "evaluated": len(results),
+        "failed_critical": failed.count("critical"),
+        "failed_warning": failed.count("warning"),
+        "results": results,
+    }
+    return Validation(summary, tuple(suites), tuple(raw), {suite.name: len(frames[suite.name]) for suite in suites})
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep Great Expectations from printing: its logger, its warnings, its progress bars."""
+    logger = logging.getLogger("great_expectations")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def _great_expectations() -> Any:
+    # Read at import: with it set nothing is sent anywhere, and no id is written to the home folder.
+    os.environ["GX_ANALYTICS_ENABLED"] = "false"
+    import great_expectations as gx
+
+    return gx
+
+
+def _no_progress_bars() -> Any:
+    from great_expectations.data_context.types.base import ProgressBarsConfig
+
+    return ProgressBarsConfig(globally=False)
+
+
+def _evaluate(gx: Any, source: Any, suite: Suite, frame: pd.DataFrame) -> dict[str, Any]:
+    """Evaluate one suite; its results come back in the order of its checks (Great Expectations moves errors up)."""
+    absent = [column for column in suite.identity if column not in frame.columns]
+    identity = [column for column in suite.identity if column not in absent]
+    batch = (
+        source.add_dataframe_asset(suite.name)
+        .add_batch_definition_whole_dataframe(suite.name)
+        .get_batch(batch_parameters={"dataframe": frame})
+    )
+    result = batch.validate(
+        gx.ExpectationSuite(
+            name=suite.name, expectations=[_expectation(gx, index, check) for index, check in enumerate(suite.checks)]
+        ),
+        result_format={
+            "result_format": "SUMMARY",
+            "partial_unexpected_count": MAX_EXAMPLES,
+            "unexpected_index_column_names": identity,
+        },
+    )
+    document: dict[str, Any] = _native(result.to_json_dict())
+    document["results"].sort(key=lambda outcome: outcome["expectation_config"]["meta"]["index"])
+    assert len(document["results"]) == len(suite.checks)
+    return document
+
+
+def _expectation(gx: Any, index: int, check: Check) -> Any:
+    # The Data Docs take a description as a `string.Template` of HTML.
+    description = escape(f"{check.what} ({check.allowed})").replace("$", "$$")
+    return getattr(gx.expectations, check.kind)(
+        **check.arguments, severity=check.severity, description=description, meta={"index": index}
+    )
+
+
+def _plain(suite: Suite, check: Check, outcome: dict[str, Any]) -> dict[str, Any]:
+    """One result as the metrics file holds it."""
+    arguments, result = check.arguments, outcome["result"]
+    column = arguments.get("column")
+    if "column_A" in arguments:
+        column = f"{arguments['column_A']}, {arguments['column_B']}"
+    return {
+        "suite": suite.name,
+        "expectation": outcome["expectation_config"]["type"],
+        "column": column,
+        "severity": check.severity,
+        "success": outcome["success"],
+        "what": check.what,
+        "allowed": check.allowed,
+        "setting": check.setting,
+        "observed": _observed(outcome),
+        "unexpected_count": result.get("unexpected_count") if "element_count" in result else None,
+        "unexpected_percent": result.get("unexpected_percent"),
+        "examples": [_excerpts(row) for row in result.get("partial_unexpected_index_list") or []][:MAX_EXAMPLES],
+    }
+
+
+def _observed(outcome: dict[str, Any]) -> Any:
+    """Return the observed figure, or how many rows fail, or why the check could not be evaluated."""
+    result = outcome["result"]
+    if result.get("observed_value") is not None:
+        return result["observed_value"]
+    if "element_count" in result:
+        return f"{result['unexpected_count']:,} of {result['element_count']:,} rows fail"
+    message = exception_message(outcome.get("exception_info") or {})
+    return f"not evaluated: {message}" if message else None
+
+
+def exception_message(info: dict[str, Any]) -> str | None:
+    """Return the first line of the error in ``exception_info``, which holds it directly or below the id of a metric."""
+    if info.get("exception_message"):
+        return str(info["exception_message"]).splitlines()[0].removeprefix("Error: ")
+    found = [exception_message(value) for value in info.values() if isinstance(value, dict)]
+    return next((message for message in found if message), None)
+
+
+def _excerpts(row: dict[str, Any]) -> dict[str, Any]:
+    return {key: value[:EXCERPT_CHARACTERS] if isinstance(value, str) else value for key, value in row.items()}
+
+
+def _native(value: Any) -> Any:
+    """Turn NumPy values and non-finite numbers into what JSON holds, and round figures."""
+    if isinstance(value, dict):
+        return {str(key): _native(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set):
+        return [_native(item) for item in value]
+    if hasattr(value, "item"):
+        value = value.item()
+    if isinstance(value, float):
+        return float(f"{value:.{_DIGITS}g}") if math.isfinite(value) else None
+    return value

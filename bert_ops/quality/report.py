@@ -1,0 +1,173 @@
+"""The report of a validation stage, and its end: files first, then the error."""
+
+from __future__ import annotations
+
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from bert_ops.errors import ValidationFailed
+from bert_ops.io import atomic_folder, write_json, write_text
+from bert_ops.page import cards, page, table
+from bert_ops.progress import note
+from bert_ops.quality import datadocs
+from bert_ops.quality.engine import Validation
+
+#: How a result is marked: (class, sign, word); the word stands beside the colour for those who do not see it.
+_HOLDS = ("good", "✓", "holds")
+_FAILS = {"critical": ("bad", "✗", "fails"), "warning": ("warn", "!", "warns")}
+
+
+def conclude(validation: Validation, *, stage: str, about: str, report: Path, metrics: Path) -> None:
+    """Write the report folder and the metrics, then say or raise how it went.
+
+    Args:
+        validation: the outcome.
+        stage: name of the stage, for messages.
+        about: what was checked, for people ("the corpus in data/corpus").
+        report: folder for ``index.html``, ``results.json`` and ``datadocs/SUITE.html``.
+        metrics: file for the summary.
+
+    Raises:
+        ValidationFailed: a critical check failed. The report and the metrics are written already.
+        StorageError: they could not be written.
+
+    """
+    with atomic_folder(report) as folder:
+        write_text(folder / "index.html", index_page(validation, about=about))
+        write_json(folder / "results.json", validation.summary)
+        for name, html in datadocs.render(validation).items():
+            write_text(folder / "datadocs" / f"{name}.html", html)
+    write_json(metrics, validation.summary)
+    index = report / "index.html"
+    if not validation.summary["success"]:
+        raise failure(validation, about=about, index=index)
+    note(f"{stage}: {verdict(validation.summary)}; {index}")
+
+
+def failure(validation: Validation, *, about: str, index: Path) -> ValidationFailed:
+    """Build the error that names each failed critical check, what was observed and what is allowed."""
+    failed = [r for r in validation.summary["results"] if not r["success"] and r["severity"] == "critical"]
+    lines = [f"{about}: {verdict(validation.summary)}"]
+    identities = {suite.name: suite.identity for suite in validation.suites}
+    for result in failed:
+        lines.append(f"  - {result['suite']}: {result['what']}: {observed(result)}; allowed: {allowed(result)}")
+        for row in result["examples"][:1]:
+            lines[-1] += f"; for example {identity(row, identities[result['suite']])}"
+    return ValidationFailed(
+        "\n".join(lines), remedy=f"open {index}, mend the data at its source, or change the threshold in params.yaml"
+    )
+
+
+def verdict(summary: dict[str, Any]) -> str:
+    """One sentence on the whole."""
+    critical, warning, evaluated = (summary[key] for key in ("failed_critical", "failed_warning", "evaluated"))
+    if critical:
+        tail = f", and {warning} only warn" if warning else ""
+        return f"{critical} of {evaluated} expectations fail and stop the pipeline{tail}"
+    if warning:
+        return f"passed: {evaluated - warning} of {evaluated} expectations hold, {warning} warn"
+    return f"passed: all {evaluated} expectations hold"
+
+
+def observed(result: dict[str, Any]) -> str:
+    """Say what was observed."""
+    value = result["observed"]
+    if isinstance(value, list):
+        return ", ".join(map(str, value)) or "nothing"
+    if value is None:
+        return "nothing"
+    text = f"{value:,.6g}" if isinstance(value, int | float) and not isinstance(value, bool) else str(value)
+    percent = result["unexpected_percent"]
+    return f"{text} ({percent:.3g}%)" if percent else text
+
+
+def allowed(result: dict[str, Any]) -> str:
+    """Say what passes, with the key of params.yaml that says so."""
+    return f"{result['allowed']} (`{result['setting']}`)" if result["setting"] else str(result["allowed"])
+
+
+def identity(row: dict[str, Any], suite_identity: tuple[str, ...]) -> str:
+    """Name a failing row by its id, then the value that failed, unless that only says False."""
+    keys = [key for key in suite_identity if key in row] + [key for key in row if key not in suite_identity]
+    return ", ".join(f"{key} {row[key]}" for key in keys if key != "excerpt" and row[key] is not False)
+
+
+def index_page(validation: Validation, *, about: str) -> str:
+    """Return ``index.html``: the verdict, then what fails, then every expectation."""
+    summary = validation.summary
+    if summary["failed_critical"]:
+        colour, sign = "bad", "✗"
+    else:
+        colour, sign = ("warn", "!") if summary["failed_warning"] else ("good", "✓")
+    sentence = verdict(summary)
+    identities = {suite.name: suite.identity for suite in validation.suites}
+    parts = [
+        f'<p class="{colour}"><strong>{sign} {escape(sentence[0].upper() + sentence[1:])}.</strong></p>',
+        cards(
+            [
+                (str(summary["evaluated"]), "expectations evaluated"),
+                (str(summary["failed_critical"]), "failed, critical"),
+                (str(summary["failed_warning"]), "failed, warning"),
+                (f"{max(validation.rows.values(), default=0):,}", "rows in the largest table"),
+            ]
+        ),
+    ]
+    failed = sorted((r for r in summary["results"] if not r["success"]), key=lambda r: r["severity"])
+    if failed:
+        parts.append("<h2>What fails</h2>" + _failures(failed, identities))
+    parts.append(
+        '<p class="soft">A critical failure stops the pipeline; a warning is only reported. '
+        "Thresholds stand in <code>params.yaml</code>.</p>"
+    )
+    for suite in validation.suites:
+        results = [r for r in summary["results"] if r["suite"] == suite.name]
+        link = f'<a href="datadocs/{escape(suite.name)}.html">Data Docs by Great Expectations</a>'
+        parts.append(
+            f'<h2 id="{escape(suite.name)}">{escape(suite.title)}</h2>'
+            f'<p class="soft">{validation.rows[suite.name]:,} rows · {link}</p>' + _results(results)
+        )
+    return page("Data validation", "\n".join(parts), subtitle=about)
+
+
+def _failures(results: list[dict[str, Any]], identities: dict[str, tuple[str, ...]]) -> str:
+    rows = [
+        (
+            _mark(r),
+            f'<a href="#{escape(r["suite"])}">{escape(r["suite"])}</a>',
+            escape(r["what"]),
+            escape(observed(r)),
+            escape(allowed(r)),
+            _examples(r, identities[r["suite"]]),
+        )
+        for r in results
+    ]
+    return table(["", "table", "expectation", "observed", "allowed", "failing examples"], rows)
+
+
+def _results(results: list[dict[str, Any]]) -> str:
+    rows = [
+        (
+            _mark(r),
+            escape(r["what"])
+            + f'<br><span class="soft"><code>{escape(r["expectation"])}</code> {escape(r["column"] or "")}</span>',
+            escape(observed(r)),
+            escape(r["allowed"]) + (f"<br><code>{escape(r['setting'])}</code>" if r["setting"] else ""),
+            r["severity"],
+        )
+        for r in results
+    ]
+    return table(["", "expectation", "observed", "allowed", "severity"], rows)
+
+
+def _mark(result: dict[str, Any]) -> str:
+    colour, sign, word = _HOLDS if result["success"] else _FAILS[result["severity"]]
+    return f'<strong class="{colour}">{sign}&nbsp;{word}</strong>'
+
+
+def _examples(result: dict[str, Any], suite_identity: tuple[str, ...]) -> str:
+    lines = []
+    for row in result["examples"]:
+        excerpt = f'<br><span class="soft">{escape(str(row["excerpt"]))}</span>' if row.get("excerpt") else ""
+        lines.append(escape(identity(row, suite_identity)) + excerpt)
+    return "<br>".join(lines)
