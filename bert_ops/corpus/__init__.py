@@ -1,0 +1,1 @@
+"""Sources to clean, de-duplicated and split documents, sentences and labelled examples."""
