@@ -52,7 +52,7 @@ def render(
 
     drawn = _sample(predictions, rows=params.report_examples, seed=params.seed)
     frames = {
-        "results": pd.DataFrame({"json": [json.dumps(results, ensure_ascii=False, sort_keys=True)]}),
+        "results": pd.DataFrame({"json": [json.dumps(results, ensure_ascii=False)]}),
         "history": _history_frame(history),
         "mistakes": confident_mistakes(predictions, texts=texts, labels=results["labels"]),
     }
@@ -91,7 +91,9 @@ def _sections(results: dict[str, Any], *, params: EvaluateParams, drawn: int) ->
         SectionMetric(section="scores", title="Accuracy"),
         *against,
         SectionMetric(section="curves", title="Validation loss at the end"),
-        SectionMetric(section="overfitting", title="Overfitting (0 no, 1 warning, 2 fail)", tests=[lte(1.0)]),
+        SectionMetric(
+            section="overfitting", title="Overfitting of the weights kept (0 no, 1 warning, 2 yes)", tests=[lte(1.0)]
+        ),
         SectionMetric(
             section="calibration",
             title="Calibration error (ECE)",

@@ -60,16 +60,15 @@ class SectionCalculation(SingleValueCalculation[SectionMetric]):
 def _verdict(results: dict[str, Any], _: Frames, __: str) -> Built:
     verdict = results["verdict"]
     overfitting = results["overfitting"]
-    mark = {"good": "✅", "warn": "⚠️", "bad": "❌"}[verdict["status"]]
     figures = [
-        CounterData("accuracy (95% interval)", wording.with_interval(results["accuracy"], results["accuracy_ci95"])),
-        CounterData("macro F1 (95% interval)", wording.with_interval(results["f1_macro"], results["f1_macro_ci95"])),
+        CounterData(f"accuracy ({wording.span(results['accuracy_ci95'])})", wording.percent(results["accuracy"])),
+        CounterData(f"macro F1 ({wording.span(results['f1_macro_ci95'])})", wording.percent(results["f1_macro"])),
         CounterData("baselines beaten", f"{len(verdict['beaten'])} of {len(results['baselines'])}"),
-        CounterData("overfitting", wording.VERDICT_NAMES[overfitting["verdict"]]),
+        CounterData("overfitting of the run", wording.OVERFITTING[overfitting["verdict"]]),
     ]
     sentences = "\n".join(f"- {sentence}" for sentence in verdict["sentences"])
     return float({"good": 0, "warn": 1, "bad": 2}[verdict["status"]]), [
-        text_widget(text=f"## {mark} {verdict['headline']}\n\n{sentences}"),
+        text_widget(text=f"## {verdict['headline']}\n\n{sentences}"),
         counter(counters=figures),
     ]
 
@@ -175,13 +174,14 @@ def _overfitting(results: dict[str, Any], _: Frames, __: str) -> Built:
     lost = number(found["accuracy_points_lost"], ".1f")
     rows = [
         ["smoothed validation loss above its minimum (GL)", number(found["generalization_loss"], ".1%")],
-        ["validation loss rises at the end (Mann-Kendall, p)", number(found["trend_p_value"], ".3f")],
+        ["validation loss rises at the end (Mann-Kendall)", _p(found["trend_p_value"])],
         ["last evaluation worse than the best (paired bootstrap)", worse],
         ["training loss still falls after the best evaluation", "–"],
         ["validation minus training loss (shown, not judged)", number(found["gap"], "+.4f", found["gap_ci95"])],
         ["accuracy points lost since the lowest validation loss", lost],
         ["step of onset", number(found["onset_step"], "d")],
-        ["step to go back to", number(found["return_to_step"], "d")],
+        ["step of the lowest validation loss", number(found["return_to_step"], "d")],
+        ["step whose weights were kept", number(found["kept_step"], "d")],
     ]
     seen = [
         signs["generalization_loss"],
@@ -192,9 +192,10 @@ def _overfitting(results: dict[str, Any], _: Frames, __: str) -> Built:
         found["accuracy_verdict"].replace("_", " "),
         "",
         f"of {number(found['last_step'], 'd')}",
+        wording.OVERFITTING[found["kept_verdict"]],
     ]
-    title = f"Overfitting: {wording.VERDICT_NAMES[found['verdict']]} ({found['evaluations']} evaluations)"
-    return float({"healthy": 0, "not_enough_evidence": 0, "warn": 1, "fail": 2}[found["verdict"]]), [
+    title = f"Overfitting: {wording.OVERFITTING[found['verdict']]} ({found['evaluations']} evaluations)"
+    return float({"healthy": 0, "not_enough_evidence": 0, "warn": 1, "fail": 2}[found["kept_verdict"]]), [
         table_data(
             title=title,
             column_names=["sign", "value (95%)", "seen"],
@@ -247,6 +248,10 @@ def _mistakes(_: dict[str, Any], frames: Frames, __: str) -> Built:
             title="Most confident mistakes", column_names=["text", "label", "predicted", "confidence"], data=rows
         )
     ]
+
+
+def _p(value: float | None) -> str:
+    return "–" if value is None else wording.p_value(value)
 
 
 def _figure(x: str, y: str) -> go.Figure:

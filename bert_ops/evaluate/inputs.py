@@ -204,3 +204,18 @@ def read_validation_losses(model: Path, *, evaluations: int, task: str) -> NDArr
             made_by=stage,
         )
     return np.asarray(losses, dtype=np.float32)
+
+
+def read_kept_step(model: Path, *, task: str) -> int | None:
+    """Read which step's weights fine-tuning kept; None where it does not say, which means the last.
+
+    Raises:
+        ArtifactError: the file is damaged.
+    """
+    path, stage = model / "training" / "training.json", f"finetune@{task}"
+    if not path.exists():
+        return None
+    value = read_json(path, made_by=stage)
+    if not isinstance(value, dict) or not isinstance(value.get("kept_step"), int):
+        raise damaged(path, "`kept_step` is not a whole number", made_by=stage)
+    return int(value["kept_step"])

@@ -50,7 +50,9 @@ class History:
 class Overfitting:
     """The answer of :func:`judge`, made of JSON values.
 
-    ``flag`` is true when the verdict is ``fail``. ``onset_step`` is where the smoothed validation loss passed the
+    ``verdict`` is on the whole run, ``kept_verdict`` on the weights that were kept: those of the lowest validation
+    loss come from before any rise, so a run may overfit and its model be fine. ``flag`` is true when the verdict is
+    ``fail``. ``onset_step`` is where the smoothed validation loss passed the
     threshold for good (null: it never did), ``return_to_step`` where the validation loss was lowest. ``gap`` is
     validation minus training loss at the last evaluation; its interval is over validation examples, with the training
     mean taken as known.
@@ -58,6 +60,8 @@ class Overfitting:
 
     verdict: Verdict
     flag: bool
+    kept_step: int | None
+    kept_verdict: Verdict
     evidence: dict[str, bool | None]
     generalization_loss: float | None
     trend_p_value: float | None
@@ -86,6 +90,7 @@ def judge(
     resamples: int,
     rng: np.random.Generator,
     validation_losses: Floats | None = None,
+    kept_step: int | None = None,
 ) -> Overfitting:
     """Judge a training curve.
 
@@ -96,12 +101,13 @@ def judge(
         rng: generator of the bootstrap draws.
         validation_losses: clean loss of each validation example, ``[evaluations, examples]``; without it the verdict
             cannot be ``fail``, because the paired evidence is missing.
+        kept_step: step whose weights the model has; None means the last.
     """
     evaluations = len(history.step)
     assert validation_losses is None or validation_losses.shape[0] == evaluations
     gap, gap_interval = _gap(history, validation_losses, resamples=resamples, rng=rng)
     if evaluations < params.min_evaluations:
-        return _not_enough(history, params, gap=gap, gap_interval=gap_interval)
+        return _not_enough(history, params, gap=gap, gap_interval=gap_interval, kept_step=kept_step)
 
     best = int(np.argmin(history.validation_loss))
     smooth = running_median(history.validation_loss, window=params.smoothing)
@@ -121,6 +127,8 @@ def judge(
     }
     accuracy_verdict, points = _accuracy(history, best, limit=params.accuracy_points)
     verdict = decide(evidence)
+    kept = int(history.step[-1]) if kept_step is None else kept_step
+    before_rise = kept <= history.step[best]
     headline, advice = _words(
         verdict,
         evidence=evidence,
@@ -130,10 +138,13 @@ def judge(
         accuracy_verdict=accuracy_verdict,
         points=points,
         smooth=smooth,
+        before_rise=bool(before_rise),
     )
     return Overfitting(
         verdict=verdict,
         flag=verdict == "fail",
+        kept_step=kept,
+        kept_verdict="healthy" if before_rise else verdict,
         evidence=evidence,
         generalization_loss=float(loss_above[-1]),
         trend_p_value=trend,
@@ -229,6 +240,7 @@ def _words(
     accuracy_verdict: str,
     points: float | None,
     smooth: Floats,
+    before_rise: bool,
 ) -> tuple[str, str]:
     step = int(history.step[best])
     if verdict == "healthy":
@@ -244,7 +256,12 @@ def _words(
         "not_measured": "accuracy was not measured on the way",
     }[accuracy_verdict]
     risen = f"the validation loss stands {loss_above:.1%} above its minimum of step {step}"
-    back = f"Go back to step {step}, or train for fewer epochs, with more dropout, weight decay or data."
+    remedies = "train for fewer epochs, with more dropout, weight decay or data"
+    back = (
+        f"The weights kept are those of step {step}, from before the rise. To save the time after it, {remedies}."
+        if before_rise
+        else f"Go back to step {step}, or {remedies}."
+    )
     if verdict == "fail":
         return f"Overfitting: {risen} while the training loss kept falling; {moved}.", back
     if not evidence["training_loss_falls"]:
@@ -256,12 +273,19 @@ def _words(
 
 
 def _not_enough(
-    history: History, params: OverfittingParams, *, gap: float | None, gap_interval: list[float] | None
+    history: History,
+    params: OverfittingParams,
+    *,
+    gap: float | None,
+    gap_interval: list[float] | None,
+    kept_step: int | None,
 ) -> Overfitting:
     count = len(history.step)
     return Overfitting(
         verdict="not_enough_evidence",
         flag=False,
+        kept_step=kept_step,
+        kept_verdict="not_enough_evidence",
         evidence=dict.fromkeys(("generalization_loss", "rising_trend", "paired_bootstrap", "training_loss_falls")),
         generalization_loss=None,
         trend_p_value=None,

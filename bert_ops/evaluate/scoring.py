@@ -118,7 +118,18 @@ def metrics_file(results: dict[str, Any]) -> dict[str, Any]:
         "examples": {split: sum(rows.values()) for split, rows in results["examples"].items()},
         "overfitting": {
             key: overfitting[key]
-            for key in ("flag", "verdict", "generalization_loss", "gap", "onset_step", "return_to_step", "headline")
+            for key in (
+                "flag",
+                "verdict",
+                "kept_verdict",
+                "kept_step",
+                "generalization_loss",
+                "gap",
+                "onset_step",
+                "return_to_step",
+                "headline",
+                "advice",
+            )
         },
         "verdict": results["verdict"]["headline"],
     }

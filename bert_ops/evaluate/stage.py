@@ -63,6 +63,7 @@ def run(arguments: argparse.Namespace) -> None:
         resamples=params.bootstrap_resamples,
         rng=generator(params.seed, "evaluate", task, "overfitting"),
         validation_losses=losses,
+        kept_step=inputs.read_kept_step(arguments.model, task=task),
     )
     scores = scoring.score(
         probabilities, examples=examples, labels=labels, baselines=baselines, params=params, task=task

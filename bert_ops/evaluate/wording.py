@@ -10,10 +10,10 @@ BASELINE_NAMES = {
     "no_pretraining": "the same network without pretraining",
 }
 
-VERDICT_NAMES = {
-    "healthy": "healthy",
-    "warn": "warning",
-    "fail": "overfitting",
+OVERFITTING = {
+    "healthy": "none seen",
+    "warn": "signs of it",
+    "fail": "yes",
     "not_enough_evidence": "not enough evidence",
 }
 
@@ -25,7 +25,12 @@ def percent(value: float) -> str:
 
 def with_interval(value: float, interval: list[float]) -> str:
     """Format a share with its interval: ``84.1% (82.4-85.8)``."""
-    return f"{value:.1%} ({100 * interval[0]:.1f}–{100 * interval[1]:.1f})"
+    return f"{value:.1%} ({span(interval)})"
+
+
+def span(interval: list[float]) -> str:
+    """Format an interval of shares: ``80.5–84.2``."""
+    return f"{100 * interval[0]:.1f}–{100 * interval[1]:.1f}"
 
 
 def points(value: float) -> str:
@@ -70,14 +75,19 @@ def verdict(results: dict[str, Any]) -> dict[str, Any]:
         status, head = "bad", "It has learned nothing: it does not beat the majority class"
     elif leaked:
         status, head = "bad", f"Its scores cannot be trusted: {leaked:,} test texts stand in another split too"
-    elif overfit["verdict"] == "fail":
+    elif overfit["kept_verdict"] == "fail":
         status, head = "bad", "It overfits"
     elif unbeaten:
         status, head = "warn", f"It works, but does not beat {_list(unbeaten)}"
     elif overfit["verdict"] == "healthy":
         status, head = "good", "It beats every baseline and does not overfit"
+    elif overfit["verdict"] == "fail" and overfit["kept_verdict"] == "healthy":
+        status, head = (
+            "good",
+            f"It beats every baseline; training overfitted, but the weights of step {overfit['kept_step']}, from before, were kept",
+        )
     else:
-        status, head = "warn", f"It beats every baseline; overfitting: {VERDICT_NAMES[overfit['verdict']]}"
+        status, head = "warn", f"It beats every baseline; overfitting: {OVERFITTING[overfit['verdict']]}"
     count = sum(results["examples"].get("test", {}).values())
     score = f"{with_interval(results['accuracy'], results['accuracy_ci95'])} accuracy on {count:,} test examples"
     return {
