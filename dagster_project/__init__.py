@@ -1,0 +1,5 @@
+"""Presents a DVC pipeline as Dagster's software-defined assets and runs it through DVC.
+
+The package knows DVC and Dagster, and nothing of what the stages do: what a stage is called, what it needs, makes and
+must satisfy is read from ``dvc.yaml``. Importing the package imports neither tool.
+"""

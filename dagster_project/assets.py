@@ -1,0 +1,136 @@
+"""One asset a stage: materializing it runs the stage through DVC.
+
+One step each, so that a failed check stops what follows and independent stages run side by side. A stage that DVC
+finds unchanged is materialized again with the version that it has, and says so.
+"""
+
+# No `from __future__ import annotations` here: Dagster reads the annotations of `config` and resources as objects.
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+from dagster_pipes import DAGSTER_PIPES_CONTEXT_ENV_VAR, DAGSTER_PIPES_MESSAGES_ENV_VAR, encode_param
+from pydantic import Field
+
+from dagster_project.checks import check_results, read_metrics
+from dagster_project.dvc_pipeline import Pipeline, Stage
+from dagster_project.errors import BridgeError
+from dagster_project.resources import DvcProject
+from dagster_project.runner import UNCHANGED, Outcome, run_stage
+from dagster_project.translator import asset_spec, check_specs, result_metadata, version_tags
+
+#: Run tag that forces every stage of a run.
+FORCE_TAG = "dvc/force"
+
+
+class StageConfig(dg.Config):
+    """What may be chosen in the launchpad."""
+
+    force: bool = Field(default=False, description="run the stage even if DVC finds nothing changed")
+
+
+def stage_assets(pipeline: Pipeline) -> list[dg.AssetsDefinition]:
+    """Build the assets of all stages."""
+    return [stage_asset(pipeline, stage) for stage in pipeline.stages]
+
+
+def stage_asset(pipeline: Pipeline, stage: Stage) -> dg.AssetsDefinition:
+    """Build the asset of one stage."""
+    spec = asset_spec(pipeline, stage)
+
+    @dg.asset(
+        key=spec.key,
+        deps=spec.deps,
+        description=spec.description,
+        group_name=spec.group_name,
+        kinds=set(spec.kinds),
+        owners=spec.owners,
+        tags={name: value for name, value in spec.tags.items() if not name.startswith("dagster/kind/")},
+        code_version=spec.code_version,
+        metadata=spec.metadata,
+        check_specs=check_specs(stage),
+        pool=stage.meta.get("pool"),
+    )
+    def run_through_dvc(context: dg.AssetExecutionContext, config: StageConfig, dvc: DvcProject) -> Iterator[Any]:
+        yield from materialize(context, stage, dvc, force=config.force or context.run.tags.get(FORCE_TAG) == "true")
+
+    return run_through_dvc
+
+
+def materialize(
+    context: dg.AssetExecutionContext, stage: Stage, dvc: DvcProject, *, force: bool
+) -> Iterator[dg.AssetCheckResult | dg.MaterializeResult[Any]]:
+    """Run a stage and yield what Dagster is to know of it.
+
+    A stage that fails after it wrote its report (a critical expectation) still has its checks shown.
+
+    Raises:
+        dagster.Failure: the stage failed, or its state cannot be read.
+    """
+    before = _modified(dvc.folder, stage)
+    try:
+        outcome = run_stage(
+            stage.name,
+            root=dvc.folder,
+            force=force,
+            on_line=context.log.info,
+            on_message=lambda message: _show_progress(context, message),
+            pipes=lambda messages: _pipes_environment(context, messages),
+            patience_s=dvc.patience_s,
+        )
+    except BridgeError as error:
+        fresh = {path: m for path, m in _modified(dvc.folder, stage).items() if m != before.get(path)}
+        metrics = {path: content for path, content in read_metrics(dvc.folder, stage).items() if path in fresh}
+        if metrics:
+            yield from check_results(stage, metrics)
+        raise dg.Failure(description=str(error), allow_retries=False) from error
+    try:
+        yield _result(stage, dvc, outcome)
+    except BridgeError as error:
+        raise dg.Failure(description=str(error)) from error
+
+
+def _result(stage: Stage, dvc: DvcProject, outcome: Outcome) -> dg.MaterializeResult[Any]:
+    state, locked = dvc.snapshot().stages[stage.name], dvc.lock()[stage.name]
+    metrics = read_metrics(dvc.folder, stage)
+    metadata = result_metadata(dvc.folder, stage, locked, metrics, how=outcome.how)
+    if outcome.how != UNCHANGED:
+        metadata["seconds"] = dg.MetadataValue.float(round(outcome.seconds, 2))
+    return dg.MaterializeResult(
+        metadata=metadata,
+        check_results=list(check_results(stage, metrics)),
+        data_version=dg.DataVersion(state.data_version),
+        tags={name: value for name, value in version_tags(state).items() if name != "dagster/data_version"},
+    )
+
+
+def _show_progress(context: dg.AssetExecutionContext, message: Mapping[str, Any]) -> None:
+    """Show a progress message in the run while the stage runs, with its figures as metadata."""
+    figures = {str(name): value for name, value in message.items() if isinstance(value, int | float | str)}
+    context.log_event(dg.AssetObservation(asset_key=context.asset_key, metadata=figures))
+
+
+def _pipes_environment(context: dg.AssetExecutionContext, messages: Path) -> dict[str, str]:
+    """Open Dagster Pipes in the stage's process: context in the environment, messages in a file."""
+    data = {
+        "asset_keys": [context.asset_key.to_user_string()],
+        "code_version_by_asset_key": None,
+        "provenance_by_asset_key": None,
+        "partition_key": None,
+        "partition_key_range": None,
+        "partition_time_window": None,
+        "run_id": context.run.run_id,
+        "job_name": context.job_name,
+        "retry_number": context.retry_number,
+        "extras": {},
+    }
+    return {
+        DAGSTER_PIPES_CONTEXT_ENV_VAR: encode_param({"data": data}),
+        DAGSTER_PIPES_MESSAGES_ENV_VAR: encode_param({"path": str(messages)}),
+    }
+
+
+def _modified(root: Path, stage: Stage) -> dict[str, int]:
+    """Modification times of the metrics files that exist, ns."""
+    return {path: (root / path).stat().st_mtime_ns for path in stage.metrics if (root / path).exists()}

@@ -1,0 +1,293 @@
+"""Reader: ``dvc.yaml`` and ``dvc.lock`` to frozen records.
+
+``dvc.yaml`` goes through DVC's own schema and resolver, so templating, ``vars``, ``foreach`` and ``matrix`` mean here
+what they mean to ``dvc repro``. No repository is opened for that: reading takes some 20 ms after DVC's import.
+``dvc.lock`` is plain YAML; DVC rewrites it in place, so a reader may meet an empty file for some milliseconds and
+tries again.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from dagster_project.errors import LockFileError, PipelineError, ProjectNotFound
+
+#: Names a project's folder where neither the working folder nor its parents hold a ``dvc.yaml``.
+PROJECT_VARIABLE = "DVC_PROJECT"
+#: ``dvc.lock`` is empty for 8-32 ms while DVC rewrites it; a reader waits far longer than that before it complains.
+_LOCK_ATTEMPTS, _LOCK_PAUSE_S = 40, 0.025
+
+
+@dataclass(frozen=True)
+class Output:
+    """Something that a stage makes; ``kind`` is ``out``, ``metric`` or ``plot``."""
+
+    path: str
+    kind: str
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A key of a parameter file that a stage reads; no key means the whole file."""
+
+    file: str
+    key: str | None
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of ``dvc.yaml`` with all templates resolved. Paths are POSIX and relative to the project."""
+
+    name: str
+    command: str
+    description: str | None = None
+    dependencies: tuple[str, ...] = ()
+    parameters: tuple[Parameter, ...] = ()
+    outputs: tuple[Output, ...] = ()
+    meta: Mapping[str, Any] = field(default_factory=dict)
+    always_changed: bool = False
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """``finetune@sentiment`` as ``("finetune", "sentiment")``."""
+        return tuple(self.name.split("@", 1))
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """Paths of the metrics files."""
+        return tuple(output.path for output in self.outputs if output.kind == "metric")
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """All stages in an order in which they can run, and who makes what they need."""
+
+    root: Path
+    stages: tuple[Stage, ...]
+    #: stage -> path that it depends on -> stages that make that path, or a part of it, or the folder it lies in
+    makers: Mapping[str, Mapping[str, tuple[str, ...]]]
+
+    def stage(self, name: str) -> Stage:
+        """Return the stage called ``name``."""
+        return next(stage for stage in self.stages if stage.name == name)
+
+    def upstream(self, name: str) -> tuple[str, ...]:
+        """Names of the stages that ``name`` needs directly, without repetition."""
+        return tuple(dict.fromkeys(maker for makers in self.makers[name].values() for maker in makers))
+
+    def given(self, name: str) -> tuple[str, ...]:
+        """Paths that ``name`` needs and no stage makes: raw inputs and code."""
+        return tuple(path for path, makers in self.makers[name].items() if not makers)
+
+
+@dataclass(frozen=True)
+class LockedStage:
+    """What ``dvc.lock`` records of the last run of a stage; hashes are DVC's, ``.dir`` suffix included."""
+
+    command: str
+    dependencies: Mapping[str, str]
+    outputs: Mapping[str, str]
+    sizes: Mapping[str, int]
+    parameters: Mapping[Parameter, Any]
+
+
+def find_project(start: Path | None = None) -> Path:
+    """Find the folder that holds ``dvc.yaml``.
+
+    The environment variable ``DVC_PROJECT`` wins; then ``start`` (the working folder) and its parents are searched,
+    then the folder that holds this package.
+
+    Raises:
+        ProjectNotFound: there is none.
+    """
+    named = os.environ.get(PROJECT_VARIABLE)
+    if named:
+        candidates = [Path(named)]
+    else:
+        here = (start or Path.cwd()).resolve()
+        candidates = [here, *here.parents, Path(__file__).resolve().parent.parent]
+    for folder in candidates:
+        if (folder / "dvc.yaml").is_file():
+            return folder.resolve()
+    raise ProjectNotFound(
+        f"no dvc.yaml in {named or f'{candidates[0]} or the folders above it'}",
+        remedy=f"start from the project's folder, or name it in the environment variable {PROJECT_VARIABLE}",
+    )
+
+
+def read_pipeline(root: Path) -> Pipeline:
+    """Read and resolve ``dvc.yaml``.
+
+    Raises:
+        PipelineError: the file or a file that it is filled from is missing, malformed, or describes no runnable graph.
+    """
+    stages = [_stage(name, definition) for name, definition in _resolved(root).items()]
+    makers = {stage.name: _makers(stage, stages) for stage in stages}
+    upstream = {name: [m for path in paths.values() for m in path] for name, paths in makers.items()}
+    try:
+        order = list(TopologicalSorter(upstream).static_order())
+    except CycleError as error:
+        raise PipelineError(
+            f"{root / 'dvc.yaml'}: stages need each other in a circle: {' -> '.join(error.args[1])}",
+            remedy="remove one of these dependencies",
+        ) from error
+    # Dagster lists assets as they come; the order of dvc.yaml is the one that a person chose, so it breaks ties.
+    position = {stage.name: number for number, stage in enumerate(stages)}
+    by_name = {stage.name: stage for stage in stages}
+    order.sort(key=lambda name: (_depth(name, upstream), position[name]))
+    return Pipeline(root=root, stages=tuple(by_name[name] for name in order), makers=makers)
+
+
+def read_lock(root: Path) -> dict[str, LockedStage]:
+    """Read ``dvc.lock``; an absent file means that nothing ran yet.
+
+    Raises:
+        LockFileError: it is empty or damaged, and stays so.
+    """
+    # DVC's parser, not PyYAML: the latter reads `1e-05`, as DVC writes small parameters, as a string.
+    from dvc.utils.serialize import YAMLFileCorruptedError, parse_yaml
+
+    path = root / "dvc.lock"
+    problem = "is empty"
+    for _ in range(_LOCK_ATTEMPTS):
+        try:
+            content = parse_yaml(path.read_text(encoding="utf-8"), str(path))
+            if isinstance(content, dict) and isinstance(content.get("stages"), dict):
+                return {name: _locked(entry) for name, entry in content["stages"].items()}
+            problem = "holds no stages" if content else "is empty"
+        except FileNotFoundError:
+            return {}
+        except (
+            YAMLFileCorruptedError,
+            UnicodeDecodeError,
+            KeyError,
+            TypeError,
+            AttributeError,
+            StopIteration,
+        ) as error:
+            problem = f"is damaged: {_explain(error)}"
+        time.sleep(_LOCK_PAUSE_S)
+    raise LockFileError(
+        f"{path} {problem}",
+        remedy="restore it with `git checkout dvc.lock` if it is committed; else delete it and run `dvc repro`: "
+        "what is in DVC's run-cache is not computed again",
+    )
+
+
+def _resolved(root: Path) -> dict[str, dict[str, Any]]:
+    from types import SimpleNamespace
+
+    from dvc.exceptions import DvcException
+    from dvc.fs import LocalFileSystem
+    from dvc.parsing import DataResolver
+    from dvc.schema import COMPILED_MULTI_STAGE_SCHEMA
+    from dvc.utils.strictyaml import load
+
+    path = root / "dvc.yaml"
+    try:
+        content, _ = load(str(path), schema=COMPILED_MULTI_STAGE_SCHEMA)
+        # The resolver asks a repository only for its files and for its `parsing` settings.
+        repo = SimpleNamespace(fs=LocalFileSystem(), config={})
+        resolver = DataResolver(repo, str(root), content)  # type: ignore[arg-type]
+        names = resolver.get_keys()
+        return {name: resolver.resolve_one(name)[name] for name in names}
+    except DvcException as error:
+        raise PipelineError(
+            f"{path} cannot be used: {_explain(error)}",
+            remedy="`dvc stage list` shows the place; correct it and reload the code location",
+        ) from error
+    except FileNotFoundError as error:
+        raise PipelineError(f"{path} does not exist", remedy="start from the project's folder") from error
+
+
+def _explain(error: BaseException) -> str:
+    """The innermost cause in one line; for YAML, with the line and column that it complains about."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    mark = getattr(error, "problem_mark", None)
+    if mark is not None:
+        return f"line {mark.line + 1}, column {mark.column + 1}: {getattr(error, 'problem', None) or 'not valid YAML'}"
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _stage(name: str, definition: Mapping[str, Any]) -> Stage:
+    folder = definition.get("wdir") or "."
+    command = definition["cmd"]
+    outputs = [
+        Output(path=_within(folder, _only_key(item)), kind=kind)
+        for kind, key in (("out", "outs"), ("metric", "metrics"), ("plot", "plots"))
+        for item in definition.get(key) or []
+    ]
+    return Stage(
+        name=name,
+        command=command if isinstance(command, str) else "\n".join(command),
+        description=definition.get("desc"),
+        dependencies=tuple(_within(folder, path) for path in definition.get("deps") or []),
+        parameters=tuple(_parameters(definition.get("params") or [], folder)),
+        outputs=tuple(outputs),
+        meta=definition.get("meta") or {},
+        always_changed=bool(definition.get("always_changed")),
+    )
+
+
+def _parameters(entries: list[Any], folder: str) -> list[Parameter]:
+    found = []
+    for entry in entries:
+        if isinstance(entry, str):
+            found.append(Parameter(file=_within(folder, "params.yaml"), key=entry))
+            continue
+        for file, keys in entry.items():
+            found += [Parameter(file=_within(folder, file), key=key) for key in keys or [None]]
+    return found
+
+
+def _within(folder: str, path: str) -> str:
+    return PurePosixPath(os.path.normpath(PurePosixPath(folder) / path)).as_posix()
+
+
+def _only_key(item: Any) -> str:
+    """Outputs with settings are written ``path: {settings}``."""
+    return str(next(iter(item))) if isinstance(item, dict) else str(item)
+
+
+def overlaps(one: str, other: str) -> bool:
+    """Tell whether two paths are equal or one lies in the other."""
+    a, b = PurePosixPath(one), PurePosixPath(other)
+    return a == b or a in b.parents or b in a.parents
+
+
+def _makers(stage: Stage, stages: list[Stage]) -> dict[str, tuple[str, ...]]:
+    return {
+        path: tuple(other.name for other in stages if any(overlaps(path, output.path) for output in other.outputs))
+        for path in stage.dependencies
+    }
+
+
+def _depth(name: str, upstream: Mapping[str, list[str]]) -> int:
+    return 1 + max((_depth(other, upstream) for other in upstream[name]), default=0)
+
+
+def _locked(entry: Mapping[str, Any]) -> LockedStage:
+    dependencies, outputs = entry.get("deps") or [], entry.get("outs") or []
+    return LockedStage(
+        command=entry["cmd"] if isinstance(entry["cmd"], str) else "\n".join(entry["cmd"]),
+        dependencies={item["path"]: _hash(item) for item in dependencies},
+        outputs={item["path"]: _hash(item) for item in outputs},
+        sizes={item["path"]: int(item.get("size") or 0) for item in outputs},
+        parameters={
+            Parameter(file=file, key=key): value
+            for file, values in (entry.get("params") or {}).items()
+            for key, value in values.items()
+        },
+    )
+
+
+def _hash(item: Mapping[str, Any]) -> str:
+    """DVC names the hash after its algorithm: ``md5`` for local files, ``etag`` or ``checksum`` for remote ones."""
+    return str(next(item[name] for name in ("md5", "etag", "checksum") if name in item))

@@ -1,0 +1,35 @@
+"""Errors of the bridge: one class a cause, each message with what happened, where, and the next thing to do."""
+
+from __future__ import annotations
+
+
+class BridgeError(Exception):
+    """Base of what a user of the bridge can cause and mend."""
+
+    def __init__(self, what: str, *, remedy: str) -> None:
+        super().__init__(what)
+        self.what = what
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        return f"{self.what}\n  remedy: {self.remedy}"
+
+
+class ProjectNotFound(BridgeError):
+    """No folder with a ``dvc.yaml`` was found."""
+
+
+class PipelineError(BridgeError):
+    """``dvc.yaml`` or the ``params.yaml`` that it is filled from cannot be used."""
+
+
+class LockFileError(BridgeError):
+    """``dvc.lock`` cannot be read."""
+
+
+class StageFailed(BridgeError):
+    """A stage, or DVC on its behalf, ended with an error."""
+
+    def __init__(self, what: str, *, remedy: str, exit_code: int) -> None:
+        super().__init__(what, remedy=remedy)
+        self.exit_code = exit_code
