@@ -84,8 +84,8 @@ def _scores(results: dict[str, Any], _: Frames, __: str) -> Built:
             "",
         ]
     ]
-    words = {"better": "beaten", "worse": "not beaten: model is worse", "not_told_apart": "not beaten: not told apart"}
-    for name, row in results["baselines"].items():
+    for name in wording.ordered(results["baselines"]):
+        row = results["baselines"][name]
         rows.append(
             [
                 wording.BASELINE_NAMES.get(name, name),
@@ -93,10 +93,10 @@ def _scores(results: dict[str, Any], _: Frames, __: str) -> Built:
                 wording.percent(row["f1_macro"]),
                 wording.points_with_interval(row["difference"], row["difference_ci95"]),
                 wording.p_value(row["p_value"]),
-                words[row["outcome"]],
+                wording.OUTCOMES[row["outcome"]],
             ]
         )
-    columns = ["", "accuracy (95%)", "macro F1", "model minus baseline, points (95%)", "McNemar", "verdict"]
+    columns = ["", "accuracy (95%)", "macro F1", "model minus baseline, points (95%)", "McNemar", "the model"]
     return float(results["accuracy"]), [
         table_data(title="Scores on the test split, beside the baselines", column_names=columns, data=rows)
     ]
@@ -222,7 +222,7 @@ def _leakage(results: dict[str, Any], _: Frames, __: str) -> Built:
     labels = results["labels"]
     rows = [
         [split, f"{sum(counts.values()):,}", *(f"{counts.get(label, 0):,}" for label in labels)]
-        for split, counts in results["examples"].items()
+        for split, counts in wording.by_split(results["examples"])
     ]
     leakage = results["leakage"]
     removed = (

@@ -63,7 +63,7 @@ def run(arguments: argparse.Namespace) -> None:
         }
     except (KeyError, TypeError) as error:
         raise ArtifactError(
-            f"the results in {arguments.evaluation} or {arguments.compression} do not fit: {error!r} is missing or wrong",
+            f"the results in {arguments.evaluation} or {arguments.compression} do not fit: {error!r}",
             remedy=f"make them again with `dvc repro --force evaluate@{task} compress@{task}`",
         ) from error
     pointer = read_pointer(arguments.champion, task=task)
@@ -161,7 +161,7 @@ def read_pointer(path: Path, *, task: str) -> dict[str, Any] | None:
     return pointer
 
 
-def _gate(name: str, passed: bool, observed: float | str, required: str, found: str) -> Gate:  # noqa: FBT001
+def _gate(name: str, passed: bool, observed: float | str, required: str, found: str) -> Gate:
     value = round(observed, 4) if isinstance(observed, float) else observed
     return Gate(name, bool(passed), value, required, f"{found}; required: {required} (`promote.{_KEYS[name]}`)")
 

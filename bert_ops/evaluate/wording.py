@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 BASELINE_NAMES = {
     "majority": "always the most frequent label",
@@ -10,12 +13,26 @@ BASELINE_NAMES = {
     "no_pretraining": "the same network without pretraining",
 }
 
+OUTCOMES = {"better": "beats it", "worse": "is worse", "not_told_apart": "does not beat it: not told apart"}
+
 OVERFITTING = {
     "healthy": "none seen",
     "warn": "signs of it",
     "fail": "yes",
     "not_enough_evidence": "not enough evidence",
 }
+
+
+def ordered(names: Iterable[str]) -> list[str]:
+    """Put baselines into the order in which they are shown, the weakest first; unknown ones last."""
+    known = list(BASELINE_NAMES)
+    return sorted(names, key=lambda name: (known.index(name) if name in known else len(known), name))
+
+
+def by_split(counts: dict[str, T]) -> list[tuple[str, T]]:
+    """Put splits into their natural order."""
+    order = {"train": 0, "validation": 1, "test": 2}
+    return sorted(counts.items(), key=lambda item: order.get(item[0], 3))
 
 
 def percent(value: float) -> str:
@@ -84,7 +101,8 @@ def verdict(results: dict[str, Any]) -> dict[str, Any]:
     elif overfit["verdict"] == "fail" and overfit["kept_verdict"] == "healthy":
         status, head = (
             "good",
-            f"It beats every baseline; training overfitted, but the weights of step {overfit['kept_step']}, from before, were kept",
+            "It beats every baseline; training overfitted in the end, but the weights from before "
+            f"(step {overfit['kept_step']}) were kept",
         )
     else:
         status, head = "warn", f"It beats every baseline; overfitting: {OVERFITTING[overfit['verdict']]}"
