@@ -72,6 +72,7 @@ def save_task_model(
         shutil.copyfile(tokenizer / file, folder / file)
     (folder / "training").mkdir()
     np.save(folder / "training" / "validation_losses.npy", tuned.validation_losses)
+    write_json(folder / "training" / "training.json", {"kept_step": tuned.run.best_step, "steps": tuned.run.step})
     write_text(folder / "README.md", model_card(name, data, tuned))
 
 
