@@ -88,17 +88,23 @@ def validate(value: Any, schema: type[S], *, where: str, source: Path) -> S:
     try:
         return schema.model_validate(value)
     except ValidationError as error:
-        problems = [describe(item, where) for item in error.errors(include_url=False)]
+        problems = [describe(item, where, value) for item in error.errors(include_url=False)]
         raise InputError(
             f"{source}: {problems[0]}" if len(problems) == 1 else f"{source}:\n  " + "\n  ".join(problems),
             remedy=f"correct {'it' if len(problems) == 1 else 'them'} in {source}",
         ) from error
 
 
-def describe(item: Any, where: str) -> str:
-    """One pydantic error as `key = value: what is allowed`."""
-    key = ".".join([*filter(None, [where]), *(str(part) for part in item["loc"])])
+def describe(item: Any, where: str, value: Any) -> str:
+    """One pydantic error as `key = value: what is allowed`; ``value`` is what was validated."""
     kind, message = item["type"], item["msg"]
+    key = ".".join([*filter(None, [where]), *_keys(item["loc"], value, missing=kind == "missing")])
+    if kind.startswith("union_tag_"):
+        context = item["ctx"]
+        key += "." + context["discriminator"].strip("'")
+        if kind == "union_tag_not_found":
+            return f"`{key}` is missing"
+        return f"`{key}` is {context['tag']!r}: allowed are {context['expected_tags']}"
     if kind == "extra_forbidden":
         return f"`{key}` is not a known key"
     if kind == "missing":
@@ -106,3 +112,18 @@ def describe(item: Any, where: str) -> str:
     if kind == "value_error":
         return f"`{key}`: {message.removeprefix('Value error, ')}"
     return f"`{key}` is {item['input']!r}: {message[0].lower()}{message[1:]}"
+
+
+def _keys(location: tuple[str | int, ...], value: Any, *, missing: bool) -> list[str]:
+    """Keys of a pydantic location as they stand in the file: without the names of union members between them."""
+    keys = []
+    for depth, part in enumerate(location):
+        last = depth == len(location) - 1
+        if isinstance(value, dict) and part not in value and not (last and missing):
+            continue
+        keys.append(str(part))
+        if isinstance(value, dict):
+            value = value.get(part)
+        elif isinstance(value, list) and isinstance(part, int):
+            value = value[part]
+    return keys

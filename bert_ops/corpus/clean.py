@@ -13,6 +13,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from bisect import bisect_right
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from typing import Literal
@@ -21,7 +22,12 @@ Form = Literal["NFC", "NFKC"]
 Span = tuple[int, int, str]
 
 #: Zero-width marks that are neither control nor format characters: joiner of graphemes, variation selectors.
-_ZERO_WIDTH_MARKS = "\u034f\u180b-\u180d\ufe00-\ufe0f\U000e0100-\U000e01ef"
+_ZERO_WIDTH_MARKS = frozenset(
+    map(chr, [0x034F, *range(0x180B, 0x180E), *range(0xFE00, 0xFE10), *range(0xE0100, 0xE01F0)])
+)
+
+#: Planes of Unicode with assigned characters that are not for private use (Unicode Standard, section 2.8).
+_ASSIGNED = (*range(0x40000), *range(0xE0000, 0xE1000))
 
 #: Characters without a combining class that still compose with the one before them ("NFC_Quick_Check = Maybe").
 _COMPOSING_STARTERS = frozenset(
@@ -36,7 +42,6 @@ _COMPOSING_STARTERS = frozenset(
     )
 )
 
-_SPACE = re.compile(r"\s+")
 _LINE_BREAK = re.compile(r"\r\n|[\n\r\x0b\x0c\x85\u2028\u2029]")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -66,7 +71,9 @@ def clean(text: str, *, form: Form) -> Cleaned:
     normalised = unicodedata.normalize(form, _invisible().sub("", text))
     if "\n" not in normalised and "\r" not in normalised and not _LINE_BREAK.search(normalised):
         return Cleaned(" ".join(normalised.split()))
-    pieces, breaks, length, end = [], [], 0, 0
+    pieces: list[str] = []
+    breaks: list[int] = []
+    length = end = 0
     for word in re.finditer(r"\S+", normalised):
         if pieces:
             if len(_LINE_BREAK.findall(normalised, end, word.start())) > 1:
@@ -93,8 +100,10 @@ def clean_with_spans(text: str, spans: list[Span], *, form: Form) -> tuple[Clean
 
     """
     cleaned = clean(text, form=form)
-    if not spans or cleaned.text == text:
-        return cleaned, list(spans)
+    if not spans:
+        return cleaned, []
+    if cleaned.text == text:
+        return cleaned, [(*_trim(text, start, end), label) for start, end, label in spans]
     starts, targets = _segments(text, form=form)
     assert "".join(targets) == unicodedata.normalize(form, _invisible().sub("", text))
     places = _collapsed_places("".join(targets))
@@ -165,14 +174,20 @@ def _collapsed_places(text: str) -> list[int]:
 @cache
 def _invisible() -> re.Pattern[str]:
     """Compile the class of characters that show nothing: control and format, but not white space."""
+    return character_class(
+        lambda character: (
+            (unicodedata.category(character) in ("Cc", "Cf") and not character.isspace())
+            or character in _ZERO_WIDTH_MARKS
+        )
+    )
+
+
+def character_class(belongs: Callable[[str], bool]) -> re.Pattern[str]:
+    """Compile the class of all characters for which ``belongs`` is true, by a look at each of them (0.1 s)."""
     runs: list[list[int]] = []
-    for code in range(0x110000):
-        character = chr(code)
-        if unicodedata.category(character) not in ("Cc", "Cf") or character.isspace():
-            continue
+    for code in filter(lambda code: belongs(chr(code)), _ASSIGNED):
         if runs and runs[-1][1] == code - 1:
             runs[-1][1] = code
         else:
             runs.append([code, code])
-    ranges = "".join(f"\\U{first:08x}-\\U{last:08x}" for first, last in runs)
-    return re.compile(f"[{ranges}{_ZERO_WIDTH_MARKS}]")
+    return re.compile("[" + "".join(f"\\U{first:08x}-\\U{last:08x}" for first, last in runs) + "]")

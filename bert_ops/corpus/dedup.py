@@ -13,8 +13,9 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import cache
 
-from bert_ops.corpus.clean import Span
+from bert_ops.corpus.clean import Span, character_class
 
 _NEITHER_LETTER_NOR_DIGIT = re.compile(r"[\W_]+")
 
@@ -63,14 +64,16 @@ def key(text: str) -> str:
     folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).lower())
     if folded.isalnum():
         return folded
-    return _NEITHER_LETTER_NOR_DIGIT.sub(_keep_marks, folded)
+    return _NEITHER_LETTER_NOR_DIGIT.sub(_keep_marks if _marks().search(folded) else "", folded)
 
 
 def _keep_marks(match: re.Match[str]) -> str:
-    run = match.group()
-    if run.isascii():
-        return ""
-    return "".join(character for character in run if unicodedata.category(character)[0] == "M")
+    return "".join(character for character in match.group() if unicodedata.category(character)[0] == "M")
+
+
+@cache
+def _marks() -> re.Pattern[str]:
+    return character_class(lambda character: unicodedata.category(character)[0] == "M")
 
 
 def content_hash(key: str) -> str:

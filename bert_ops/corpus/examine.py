@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from bert_ops.corpus import dedup
 from bert_ops.corpus.clean import Cleaned, Span, clean, clean_with_spans, has_lone_surrogate
 from bert_ops.corpus.dedup import Record
-from bert_ops.corpus.params import IngestParams, Source, TextSource
+from bert_ops.corpus.params import IngestParams, Source
 from bert_ops.corpus.sources import MISSING, Row
 
 _EXCERPT_CHARACTERS = 200
@@ -82,10 +83,8 @@ def _record(row: Row, *, name: str, source: Source, params: IngestParams) -> Rec
         raise _Unfit("not_text", f"the text is {type(row.text).__name__}")
     if has_lone_surrogate(row.text):
         raise _Unfit("invalid_text", "an unpaired \\ud800..\\udfff escape")
-    task = None if isinstance(source, TextSource) else source.task
-    has_label = not isinstance(source, TextSource) and source.label is not None
     spans: tuple[Span, ...] | None = None
-    if not isinstance(source, TextSource) and source.spans is not None:
+    if source.spans is not None:
         raw_spans = _spans(row.spans, row.text)
         cleaned, moved = clean_with_spans(row.text, raw_spans, form=params.normalization)
         spans = tuple(_checked_after_cleaning(moved))
@@ -98,8 +97,8 @@ def _record(row: Row, *, name: str, source: Source, params: IngestParams) -> Rec
         text=cleaned.text,
         breaks=cleaned.breaks,
         key=key,
-        task=task,
-        label=_label(row.label) if has_label else None,
+        task=source.task,
+        label=None if source.label is None else _label(row.label),
         spans=spans,
     )
 
@@ -168,7 +167,7 @@ def _span(item: Any, length: int) -> Span:
 
 
 def _without_overlap(spans: list[Span]) -> list[Span]:
-    for (_, end, _), (start, _, _) in zip(spans, spans[1:], strict=False):
+    for (_, end, _), (start, _, _) in pairwise(spans):
         if start < end:
             raise _Unfit("bad_spans", f"two spans overlap at {start}")
     return spans

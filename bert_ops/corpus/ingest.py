@@ -2,7 +2,8 @@
 
 Each row is cleaned and checked (:mod:`~bert_ops.corpus.examine`), equal texts are removed
 (:mod:`~bert_ops.corpus.dedup`), each text gets its side (:mod:`~bert_ops.corpus.split`) and is cut into sentences
-(:mod:`~bert_ops.corpus.sentences`). What is not used goes to a quarantine table with its reason; the counts must add up.
+(:mod:`~bert_ops.corpus.sentences`). What is not used goes to a quarantine table with its reason, and the counts must
+add up.
 """
 
 from __future__ import annotations
@@ -258,8 +259,8 @@ def frame(rows: Iterable[dict[str, Any]]) -> pd.DataFrame:
 def summarise(metrics: dict[str, Any]) -> None:
     """Tell a person what became of the texts."""
     note(
-        f"read {metrics['read']:,} texts: {metrics['documents']:,} documents, {metrics['duplicates_removed']:,} duplicates "
-        f"removed, {metrics['rejected']:,} rejected"
+        f"read {metrics['read']:,} texts: {metrics['documents']:,} documents, "
+        f"{metrics['duplicates_removed']:,} duplicates removed, {metrics['rejected']:,} rejected"
     )
     for reason, number in sorted(metrics["rejected_by_reason"].items()):
         note(f"  rejected {number:,} as {reason}: {REASONS[reason]}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from pathlib import PurePosixPath
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, StrictBool, StrictFloat, StrictInt, StrictStr, field_validator, model_validator
 
@@ -55,8 +55,11 @@ class _Labelled(Section):
 
 
 class TextSource(Section):
-    """Plain text: a file, or the files of a folder in the order of their names."""
+    """Plain text: a file, or the files of a folder in the order of their names; it has no labels."""
 
+    task: ClassVar[None] = None
+    label: ClassVar[None] = None
+    spans: ClassVar[None] = None
     kind: Literal["text"] = Field(description="plain UTF-8 text")
     path: str = Field(min_length=1, description="file or folder below a folder that the ingest stage depends on")
     pattern: str | None = Field(
@@ -119,7 +122,7 @@ class IngestParams(Section):
         min_length=1, description="sources by name; earlier ones win over later duplicates"
     )
     normalization: Literal["NFC", "NFKC"] = Field(
-        description="Unicode normalisation form (Unicode Standard Annex 15); NFKC also folds full-width letters and digits"
+        description="Unicode normalisation form (Unicode Standard Annex 15); NFKC also folds full-width forms"
     )
     min_characters: int = Field(ge=1, description="characters that a text needs at least, white space not counted")
     max_characters: int = Field(ge=1, description="characters that a text may have at most, white space counted")
@@ -134,7 +137,7 @@ class IngestParams(Section):
         for name, source in self.sources.items():
             if not _NAME.fullmatch(name):
                 raise ValueError(f"sources has a source named {name!r}; allowed: {_NAME_RULE}")
-            if isinstance(source, TextSource) or source.task is None:
+            if source.task is None:
                 continue
             target = "label" if source.label is not None else "spans"
             first, first_target = targets.setdefault(source.task, (name, target))

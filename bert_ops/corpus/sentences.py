@@ -1,13 +1,16 @@
 """Sentences of Chinese and Latin script (and of the scripts whose full stops are unmistakable).
 
 A scan over the marks that may end a sentence; each is kept or refused by what stands around it. No model and no
-dictionary beyond a list of abbreviations: the same text always gives the same sentences, at some megabytes a second.
+dictionary beyond a list of abbreviations: the same text always gives the same sentences, at a few megabytes a second.
 
 Rules, in the order of their application:
 
-- ``。！？`` and the full stops of other scripts end a sentence. ``! ? ;`` do so too, except within a Latin word (URLs).
+- ``。！？`` and the full stops of other scripts end a sentence, but not a numbering (2。). ``! ? ;`` do so too, except
+  within a Latin word (URLs).
 - ``…`` (also its normalised form ``...``) ends one if white space, the end or a Han character is beside it.
-- ``.`` ends one only before white space or the end, and not after an abbreviation, an initial, or a numbering.
+- ``.`` ends one before white space or the end, but not after an abbreviation, an initial, or a numbering; and between
+  Han characters, where people type it for ``。`` (measured on the sample: 2,049 times in 17,320 reviews, and once in
+  the newspaper, in a date; the price is that a name written 约翰.史密斯 is cut), but not between numerals.
 - Marks that follow each other stay together (``?!``, ``！！！``), and so do closing quotes and brackets behind them.
 - Within a pair of brackets no sentence ends (titles: 《你好！世界》), unless the pair is far apart.
 - What holds neither letter nor digit is no sentence: it stays with the one before it.
@@ -28,94 +31,31 @@ _MARKS = re.compile(rf"[{_ALWAYS}!?;；….]+")
 _BRACKETS = re.compile(r"[(（\[［{｛《〈【〔〖)）\]］}｝》〉】〕〗]")
 _PAIRS = dict(zip(")）]］}｝》〉】〕〗", "(（[［{｛《〈【〔〖", strict=True))
 _HAN = re.compile(r"[\u3005-\u3007\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U000323af]")
+_HAN_NUMERALS = "〇零一二三四五六七八九十"
 _LATIN_WORD = re.compile(r"[A-Za-z0-9=&/%#_+~-]")
 _LETTER_OR_DIGIT = re.compile(r"[^\W_]")
 _LAST_WORD = re.compile(r"(?:[^\W\d_]\.)*[^\W\d_]+$")
-_NUMBERING = re.compile(r"\(?\d{1,3}(?:\.\d{1,3})*")
+_NUMBERING = re.compile(r" ?\(?\d{1,3}(?:\.\d{1,3})*")
 
 #: Abbreviations after which a sentence hardly ever ends.
 _NEVER_LAST = frozenset(
-    [
-        "mr",
-        "mrs",
-        "ms",
-        "messrs",
-        "dr",
-        "prof",
-        "st",
-        "gen",
-        "gov",
-        "sen",
-        "rep",
-        "rev",
-        "hon",
-        "lt",
-        "col",
-        "capt",
-        "sgt",
-        "maj",
-        "cmdr",
-        "pres",
-        "mme",
-        "mlle",
-        "vs",
-        "cf",
-        "viz",
-        "e.g",
-        "i.e",
-        "eg",
-        "ie",
-        "approx",
-        "esp",
-        "incl",
-        "resp",
-        "jan",
-        "feb",
-        "mar",
-        "apr",
-        "jun",
-        "jul",
-        "aug",
-        "sep",
-        "sept",
-        "oct",
-        "nov",
-        "dec",
-        "mt",
-        "ft",
-    ]
+    """
+    mr mrs ms messrs dr prof st gen gov sen rep rev hon lt col capt sgt maj cmdr pres mme mlle vs cf viz
+    e.g i.e eg ie approx esp incl resp jan feb mar apr jun jul aug sep sept oct nov dec mt ft
+    """.split()  # noqa: SIM905 - a word list reads better than quotes around each word
 )
 #: Abbreviations that end a sentence if what follows begins like one.
 _PERHAPS_LAST = frozenset(
-    [
-        "etc",
-        "inc",
-        "ltd",
-        "co",
-        "corp",
-        "jr",
-        "sr",
-        "bros",
-        "dept",
-        "est",
-        "univ",
-        "assn",
-        "a.m",
-        "p.m",
-        "al",
-        "ed",
-        "eds",
-        "u.s",
-        "u.k",
-        "u.n",
-        "ph.d",
-        "d.c",
-        "b.c",
-        "a.d",
-    ]
+    """
+    etc inc ltd co corp jr sr bros dept est univ assn a.m p.m al ed eds u.s u.k u.n ph.d d.c b.c a.d
+    """.split()  # noqa: SIM905 - a word list reads better than quotes around each word
 )
 #: Abbreviations only before a number.
-_BEFORE_NUMBER = frozenset(["no", "nos", "fig", "figs", "vol", "vols", "p", "pp", "ch", "sec", "eq", "art", "par"])
+_BEFORE_NUMBER = frozenset(
+    """
+    no nos fig figs vol vols p pp ch sec eq art par
+    """.split()  # noqa: SIM905 - a word list reads better than quotes around each word
+)
 
 
 def split_sentences(text: str, *, breaks: Iterable[int] = ()) -> list[str]:
@@ -176,11 +116,13 @@ def _joined(pieces: list[str]) -> list[str]:
 def _ends_sentence(text: str, match: re.Match[str], end: int, start: int) -> bool:
     """Say whether the marks of ``match``, whose closing marks reach to ``end``, end the sentence from ``start``."""
     marks = match.group()
-    if any(mark in _ALWAYS for mark in marks):
-        return True
     before = text[match.start() - 1] if match.start() > start else ""
     after = text[end] if end < len(text) else ""
+    if any(mark in _ALWAYS for mark in marks):
+        return len(marks) > 1 or not _NUMBERING.fullmatch(text, start, match.start())
     if marks == ".":
+        if _HAN.match(before) and _HAN.match(after):
+            return not (before in _HAN_NUMERALS and after in _HAN_NUMERALS)
         return _is_boundary(text, end) and not _is_abbreviation(text, match.start(), end, start)
     if set(marks) <= {".", "…"}:
         return _is_boundary(text, end) or bool(_HAN.match(before) or _HAN.match(after))
@@ -193,7 +135,7 @@ def _is_boundary(text: str, position: int) -> bool:
 
 def _is_abbreviation(text: str, dot: int, end: int, start: int) -> bool:
     """Say whether the single dot at ``dot`` belongs to the word or number before it."""
-    if _NUMBERING.fullmatch(text, start + (text[start : start + 1] == " "), dot):
+    if _NUMBERING.fullmatch(text, start, dot):
         return True
     word = _LAST_WORD.search(text, max(start, dot - 24), dot)
     if word is None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,7 +50,7 @@ def read_source(name: str, source: Source, *, inputs: Sequence[Path]) -> Iterato
         InputError: the source is missing, empty, outside the inputs, not UTF-8 or malformed.
 
     """
-    path = contained(Path(source.path), key=f"ingest.sources.{name}.path", inputs=inputs)
+    path = contained(Path(source.path), what=f"`ingest.sources.{name}.path`", inputs=inputs)
     empty = True
     for row in READERS[source.kind](path, source, inputs):
         empty = False
@@ -62,7 +62,7 @@ def read_source(name: str, source: Source, *, inputs: Sequence[Path]) -> Iterato
         )
 
 
-def contained(path: Path, *, key: str, inputs: Sequence[Path]) -> Path:
+def contained(path: Path, *, what: str, inputs: Sequence[Path]) -> Path:
     """Return ``path`` if it exists and lies, links resolved, in one of the input folders.
 
     Raises:
@@ -71,18 +71,30 @@ def contained(path: Path, *, key: str, inputs: Sequence[Path]) -> Path:
     """
     if not path.exists():
         raise InputError(
-            f"`{key}` is {str(path)!r}, which does not exist",
+            f"{what}: {path} does not exist",
             remedy="check the path; bring own data as data/raw/README.md says, or fetch it with `dvc pull`",
         )
     resolved = path.resolve()
     if not any(resolved.is_relative_to(folder.resolve()) for folder in inputs):
-        link = " (links resolved)" if resolved != path.absolute() else ""
         raise InputError(
-            f"`{key}` is {str(path)!r}, which lies{link} outside the inputs of the stage: a change there would go unnoticed",
+            f"{what}: {path} lies outside the stage's inputs"
+            + ("" if resolved == path.absolute() else f" (it leads to {resolved})")
+            + ", where a change would go unnoticed",
             allowed=f"a path in {' or '.join(map(str, inputs))}",
             remedy="copy the file there, or add its folder to `deps` and `--input` of the ingest stage in dvc.yaml",
         )
     return path
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Say which source cannot be read, instead of that something cannot be stored."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(
+            f"{path} cannot be read: {error.strerror}", remedy="check the file and its permissions"
+        ) from error
 
 
 def read_text(path: Path, source: TextSource, inputs: Sequence[Path]) -> Iterator[Row]:
@@ -97,8 +109,12 @@ def read_text(path: Path, source: TextSource, inputs: Sequence[Path]) -> Iterato
         files = sorted(
             (p for p in path.glob(source.pattern) if p.is_file()), key=lambda p: p.relative_to(path).as_posix()
         )
+        if not files:
+            raise InputError(
+                f"no file in {path} matches the pattern {source.pattern!r}", remedy="correct path or pattern"
+            )
     for file in files:
-        lines = _lines(contained(file, key=str(file), inputs=inputs))
+        lines = _lines(contained(file, what="link", inputs=inputs))
         if source.layout == "line":
             yield from (Row(f"{file.as_posix()}:{number}", line) for number, line in lines if not _is_blank(line))
         elif source.layout == "paragraph":
@@ -135,15 +151,15 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
 
     """
     offset = 0
-    with path.open("rb") as handle:
+    with _reading(path), path.open("rb") as handle:
         for number, raw in enumerate(handle, start=1):
             try:
                 line = raw.decode("utf-8")
             except UnicodeDecodeError as error:
                 raise InputError(
-                    f"{path}:{number} is not UTF-8: byte {raw[error.start]:#04x} at offset {offset + error.start} of the file"
-                    + _guess_encoding(raw, offset),
-                    remedy=f"convert it, for example with `iconv -f GB18030 -t UTF-8 {path.name}`, and check the result",
+                    f"{path}:{number} is not UTF-8: byte {raw[error.start]:#04x} at offset "
+                    f"{offset + error.start} of the file{_guess_encoding(raw, offset)}",
+                    remedy=f"convert it, for example with `iconv -f GB18030 -t UTF-8 {path.name}`, and check the text",
                 ) from error
             if number == 1:
                 line = line.removeprefix("\ufeff")
