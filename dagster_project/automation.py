@@ -14,7 +14,7 @@ _ACTIVE = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.Dagster
     name="dvc_state",
     minimum_interval_seconds=SYNC_INTERVAL_S,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Reports what changed outside Dagster: stages that `dvc repro` ran, and edited params, code and inputs.",
+    description="Reports what changed outside Dagster: stages that `dvc repro` ran, edited params, code and inputs.",
 )
 def dvc_state(context: dg.SensorEvaluationContext, dvc: DvcProject) -> dg.SensorResult | dg.SkipReason:
     """Report pending events; while a run is active its stages report themselves."""

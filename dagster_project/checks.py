@@ -14,7 +14,8 @@ from typing import Any
 import dagster as dg
 
 from dagster_project.dvc_pipeline import Stage
-from dagster_project.translator import Check, asset_key, checks_of, flatten, to_key
+from dagster_project.translator import Check, checks_of, flatten, to_key
+from dagster_project.workspace import asset_key
 
 _ROWS_SHOWN = 20
 
@@ -39,7 +40,7 @@ def check_results(stage: Stage, metrics: Mapping[str, Any]) -> Iterator[dg.Asset
 def check_result(stage: Stage, check: Check, content: Any) -> dg.AssetCheckResult:
     """Evaluate one check; a missing file or key fails it."""
     value = look_up(content, check.key)
-    metadata: dict[str, Any] = {"file": check.file, "key": check.key, "value": dg.MetadataValue.json(value)}
+    metadata: dict[str, Any] = {"file": check.file, "key": check.key, "value": json.dumps(value, ensure_ascii=False)}
     parent = look_up(content, check.key.rpartition(".")[0]) if "." in check.key else content
     if isinstance(parent, Mapping):
         metadata |= {f"{name}": shown for name, shown in flatten(parent, limit=20).items() if name not in metadata}

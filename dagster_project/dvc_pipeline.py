@@ -194,7 +194,7 @@ def _resolved(root: Path) -> dict[str, dict[str, Any]]:
         content, _ = load(str(path), schema=COMPILED_MULTI_STAGE_SCHEMA)
         # The resolver asks a repository only for its files and for its `parsing` settings.
         repo = SimpleNamespace(fs=LocalFileSystem(), config={})
-        resolver = DataResolver(repo, str(root), content)  # type: ignore[arg-type]
+        resolver = DataResolver(repo, str(root), content)
         names = resolver.get_keys()
         return {name: resolver.resolve_one(name)[name] for name in names}
     except DvcException as error:

@@ -96,7 +96,9 @@ def run_stage(
             messages.touch()
             environment = stage_environment(pipes(messages))
             command = stage_command(stage, force=force)
-            code, lines = _run_once(command, root, environment, messages, on_line, on_message)
+            code, lines = _run_once(
+                command, root=root, environment=environment, messages=messages, on_line=on_line, on_message=on_message
+            )
         seconds = time.monotonic() - start
         if code == 0:
             return Outcome(how=_how(stage, lines), seconds=seconds)
@@ -109,6 +111,7 @@ def run_stage(
 
 def _run_once(
     command: list[str],
+    *,
     root: Path,
     environment: Mapping[str, str],
     messages: Path,

@@ -19,6 +19,9 @@ from dagster_project.resources import DvcProject
 from dagster_project.translator import result_metadata, to_key, version_tags
 from dagster_project.workspace import asset_key, read_workspace, take_snapshot
 
+#: Beginnings of the tags that hold versions; Dagster adds others of its own.
+_VERSIONS = ("dagster/data_version", "dagster/code_version", "dagster/input_data_version/")
+
 Event = dg.AssetMaterialization | dg.AssetCheckEvaluation
 
 
@@ -37,10 +40,10 @@ def pending_events(instance: dg.DagsterInstance, dvc: DvcProject, *, stages: boo
     lock = read_lock(dvc.folder)
     snapshot = take_snapshot(pipeline, lock, read_workspace(pipeline))
     events: list[Event] = []
-    for key, version in snapshot.sources.items():
-        tags = {"dagster/data_version": version}
-        if not _known(instance, to_key(key), tags):
-            events.append(dg.AssetMaterialization(asset_key=to_key(key), tags=tags))
+    for source, version in snapshot.sources.items():
+        key, tags = to_key(source), {"dagster/data_version": version}
+        if not _known(instance, key, tags):
+            events.append(dg.AssetMaterialization(asset_key=key, tags=tags))
     for stage in pipeline.stages if stages else ():
         state = snapshot.stages.get(stage.name)
         if state is None:
@@ -68,12 +71,8 @@ def _known(instance: dg.DagsterInstance, key: dg.AssetKey, tags: Mapping[str, st
     entry = instance.get_latest_materialization_event(key)
     if entry is None:
         return False
-    known = {name: value for name, value in entry.tags.items() if name.startswith("dagster/")}
-    ours = ("dagster/data_version", "dagster/code_version", "dagster/input_data_version/")
-    relevant = {name: value for name, value in known.items() if name.startswith(ours)}
-    return relevant == {name: value for name, value in tags.items() if name.startswith(ours)} or (
-        len(tags) == 1 and tags.items() <= known.items()
-    )
+    known = {name: value for name, value in (entry.tags or {}).items() if name.startswith(_VERSIONS)}
+    return known == {name: value for name, value in tags.items() if name.startswith(_VERSIONS)}
 
 
 def _evaluation(result: dg.AssetCheckResult) -> dg.AssetCheckEvaluation:

@@ -1,7 +1,7 @@
 """Pure translation: a stage's record to what Dagster shows of it. Touches no file and starts nothing.
 
-``meta`` of a stage in ``dvc.yaml`` is read here: ``group``, ``kinds`` (at most two, beside "dvc"), ``owners``, ``tags``,
-``pool`` (stages that share a pool run one at a time) and ``checks``. A check reads one value of a metrics file::
+``meta`` of a stage in ``dvc.yaml`` is read here: ``group``, ``kinds`` (at most two), ``owners``, ``tags``, ``pool``
+(stages that share a pool run one at a time) and ``checks``. A check reads one value of a metrics file::
 
     checks:
       - {name: expectations, file: metrics/validate_corpus.json, key: success, blocking: true}
@@ -111,7 +111,7 @@ def checks_of(stage: Stage) -> tuple[Check, ...]:
             )
             raise PipelineError(
                 f"dvc.yaml: stage {stage.name}: meta.checks: {problem}",
-                remedy=f"use {', '.join(sorted(_CHECK_KEYS))}, and as file one of {', '.join(stage.metrics) or 'metrics:'}",
+                remedy=f"use {', '.join(sorted(_CHECK_KEYS))}; file: {', '.join(stage.metrics) or 'none has metrics'}",
             )
         found.append(
             Check(
@@ -171,10 +171,8 @@ def result_metadata(
             metadata.setdefault(name, value)
     for output in stage.outputs:
         target = root / output.path
-        if target.suffix == ".html":
-            metadata[output.path] = dg.MetadataValue.path(str(target))
-        elif output.path.startswith("reports/") or (output.kind == "out" and target.suffix == ""):
-            metadata[output.path] = dg.MetadataValue.path(str(target))
+        page = target / "index.html" if (target / "index.html").exists() else target
+        metadata[output.path] = dg.MetadataValue.path(str(page))
     return metadata
 
 

@@ -64,7 +64,7 @@ def asset_key(stage: Stage) -> Key:
 
 
 def sources_of(pipeline: Pipeline, name: str) -> tuple[Source, ...]:
-    """List what ``name`` reads and no stage makes: code as one source a stage, each raw input, each parameter section."""
+    """List what ``name`` reads and no stage makes: its code as one source, each raw input, each parameter section."""
     stage = pipeline.stage(name)
     given = pipeline.given(name)
     code = tuple(path for path in given if _is_code(pipeline.root / path))
@@ -125,7 +125,7 @@ def take_snapshot(pipeline: Pipeline, lock: Mapping[str, LockedStage], workspace
             inputs[source.key] = sources[source.key] if same else digest(recorded)
         for maker in pipeline.upstream(name):
             key = asset_key(pipeline.stage(maker))
-            inputs[key] = _edge(pipeline, name, maker, lock, workspace, data)
+            inputs[key] = _edge(pipeline, name, maker, lock=lock, workspace=workspace, data=data)
         stages[name] = StageState(data_version=version, code_version=code_version(lock[name].command), inputs=inputs)
     return Snapshot(sources=sources, stages=stages)
 
@@ -160,6 +160,7 @@ def _edge(
     pipeline: Pipeline,
     name: str,
     maker: str,
+    *,
     lock: Mapping[str, LockedStage],
     workspace: Workspace,
     data: Mapping[str, str],
