@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 EXCERPT_CHARACTERS = 200
 MISTAKES = 20
 
+#: Columns beside those of the probabilities, which bear the names of the labels.
+_ACTUAL, _PREDICTED = "actual label", "predicted label"
+
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 _DASHBOARD = re.compile(r"metric_[0-9a-f]{32}")
 
@@ -168,10 +171,10 @@ def _history_frame(history: History) -> pd.DataFrame:
 
 
 def _answers(predictions: pd.DataFrame, labels: list[str]) -> pd.DataFrame:
-    """Name the columns as Evidently wants them: target, prediction, and a column of probabilities a label."""
+    """Name the columns as Evidently wants them: actual, predicted, and a column of probabilities a label."""
     import pandas as pd
 
-    answers = {"target": predictions["label"], "prediction": predictions["predicted"]}
+    answers = {_ACTUAL: predictions["label"], _PREDICTED: predictions["predicted"]}
     return pd.DataFrame({**answers, **{label: predictions[f"score_{label}"].astype(float) for label in labels}})
 
 
@@ -185,8 +188,8 @@ def _definition(labels: list[str]) -> Any:
     if len(labels) == 2:
         label = max(labels)
         task: Any = BinaryClassification(
-            target="target", prediction_labels="prediction", prediction_probas=label, pos_label=label
+            target=_ACTUAL, prediction_labels=_PREDICTED, prediction_probas=label, pos_label=label
         )
     else:
-        task = MulticlassClassification(target="target", prediction_labels="prediction", prediction_probas=labels)
-    return DataDefinition(classification=[task], categorical_columns=["target", "prediction"], numerical_columns=labels)
+        task = MulticlassClassification(target=_ACTUAL, prediction_labels=_PREDICTED, prediction_probas=labels)
+    return DataDefinition(classification=[task], categorical_columns=[_ACTUAL, _PREDICTED], numerical_columns=labels)

@@ -28,7 +28,7 @@ from evidently.legacy.renderers.html_widgets import (
 
 from bert_ops.evaluate import wording
 
-_COLOURS = {"model": "#0b5cad", "second": "#c5283d", "soft": "#8a94a3"}
+_COLOURS = {"model": "#3b86c9", "second": "#d9515f", "soft": "#8a94a3"}
 
 Frames = dict[str, pd.DataFrame]
 Built = tuple[float, list[BaseWidgetInfo]]
@@ -167,7 +167,7 @@ def _overfitting(results: dict[str, Any], _: Frames, __: str) -> Built:
         if value is None:
             return "–"
         span = f" ({format(interval[0], form)} to {format(interval[1], form)})" if interval else ""
-        return format(value, form) + span
+        return (format(value, form) + span).replace("-", "−")
 
     signs = {key: words[value] for key, value in found["evidence"].items()}
     worse = number(found["last_minus_best"], "+.4f", found["last_minus_best_ci95"])
@@ -211,7 +211,9 @@ def _against(results: dict[str, Any], _: Frames, subject: str) -> Built:
 def _preset(results: dict[str, Any], _: Frames, subject: str) -> Built:
     total = sum(results["examples"].get("test", {}).values())
     scope = "all" if int(subject) >= total else f"a sample of {int(subject):,} of"
-    return float(subject), [text_widget(text=f"## Details\n\nDrawn over {scope} {total:,} test examples.")]
+    labels = results["labels"]
+    about = f" Precision, recall and F1 are those of the label `{max(labels)}`." if len(labels) == 2 else ""
+    return float(subject), [text_widget(text=f"## Details\n\nDrawn over {scope} {total:,} test examples.{about}")]
 
 
 def _calibration(results: dict[str, Any], _: Frames, __: str) -> Built:

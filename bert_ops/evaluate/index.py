@@ -7,6 +7,7 @@ in pages of their own (``reports/speed``), which it embeds without reading them.
 from __future__ import annotations
 
 import argparse
+import re
 from html import escape
 from pathlib import Path
 
@@ -69,7 +70,7 @@ def _verdict(task: Task) -> str:
     ships = (
         '<span class="good">The compressed model passed every gate: it is the champion.</span>'
         if promoted
-        else f'<span class="bad">It may not ship: {escape("; ".join(task.promotion.get("refused_because")))}.</span>'
+        else f'<span class="bad">It may not ship: {_prose("; ".join(task.promotion.get("refused_because")))}.</span>'
     )
     return (
         f'<p style="font-size:1.15rem;margin:.4rem 0"><b>{escape(task.name)}</b>: '
@@ -125,7 +126,7 @@ def _task(task: Task) -> str:
     headers = ["", "accuracy (95%)", "macro F1", "model minus it, points (95%)", "the model"]
     overfitting = figures.get("overfitting")
     link = escape(f"evaluate/{task.name}/index.html")
-    sentences = "".join(f"<li>{escape(sentence)}</li>" for sentence in figures.get("verdict.sentences"))
+    sentences = "".join(f"<li>{_prose(sentence)}</li>" for sentence in figures.get("verdict.sentences"))
     return (
         f"<h2>Task {escape(task.name)}</h2>\n<p>{_split_counts(figures)}</p>"
         f"{table(headers, rows, numeric=[1, 2, 3])}<ul>{sentences}</ul>"
@@ -153,7 +154,7 @@ def _compression(task: Task) -> str:
     gates = [
         [
             f'<span class="{"good" if gate["passed"] else "bad"}">{"pass" if gate["passed"] else "fail"}</span>',
-            escape(gate["why"]),
+            _prose(gate["why"]),
         ]
         for _, gate in sorted(task.promotion.get("gates").items())
     ]
@@ -234,6 +235,11 @@ def _links(tasks: dict[str, Task]) -> str:
     links.append(("speed/pretrain.html", "Speed of pretraining"))
     items = "".join(f'<li><a href="{escape(href)}">{escape(text)}</a></li>' for href, text in links)
     return f"<h2>All reports</h2><ul>{items}</ul>"
+
+
+def _prose(text: str) -> str:
+    """Escape text for HTML; what stands between backticks becomes code."""
+    return re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(text))
 
 
 def _ingest(root: Path) -> Figures:

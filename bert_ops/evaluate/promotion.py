@@ -121,8 +121,8 @@ def judge(evaluation: dict[str, Any], compression: dict[str, Any], *, params: Pr
             "overfitting",
             verdict not in params.reject_overfitting,
             verdict,
-            f"none of {', '.join(params.reject_overfitting) or 'the verdicts'}",
-            f"overfitting of the weights that were kept: {OVERFITTING[verdict]}",
+            f"anything but {' or '.join(params.reject_overfitting)}" if params.reject_overfitting else "anything",
+            f"overfitting of the weights that were kept: {OVERFITTING[verdict]} ({verdict})",
         ),
     ]
 

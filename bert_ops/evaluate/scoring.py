@@ -132,6 +132,7 @@ def metrics_file(results: dict[str, Any]) -> dict[str, Any]:
             )
         },
         "verdict": results["verdict"]["headline"],
+        "status": results["verdict"]["status"],
     }
 
 

@@ -6,11 +6,10 @@ import argparse
 import os
 import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any
 
-from bert_ops.errors import ArtifactError
 from bert_ops.evaluate import wording
 from bert_ops.evaluate.results import Figures, task_names
 
@@ -18,6 +17,8 @@ _WIDTH = 80
 _LABEL = 13
 
 _COLOURS = {"good": "\x1b[32m", "warn": "\x1b[33m", "bad": "\x1b[31m", "bold": "\x1b[1m"}
+Paint = Callable[[str, str], str]
+
 _RESET = "\x1b[0m"
 
 
@@ -98,7 +99,7 @@ def _pretraining(root: Path) -> Iterator[str]:
     )
 
 
-def _task(root: Path, task: str, paint: Any) -> Iterator[str]:
+def _task(root: Path, task: str, paint: Paint) -> Iterator[str]:
     figures = _read(root, f"evaluate/{task}")
     if figures is None:
         yield from _entry(f"Task {task}", _not_run(f"evaluate@{task}"))
@@ -107,7 +108,7 @@ def _task(root: Path, task: str, paint: Any) -> Iterator[str]:
     yield from _compressed(root, task, paint)
 
 
-def _scores(figures: Figures, task: str, paint: Any) -> Iterator[str]:
+def _scores(figures: Figures, task: str, paint: Paint) -> Iterator[str]:
     title = f"Task {task} ({figures.get('examples.test'):,} test examples)"
     yield paint("bold", f"{title:<41}{'accuracy (95%)':>19}{'model minus it':>20}")
     own = wording.with_interval(figures.get("accuracy"), figures.get("accuracy_ci95"))
@@ -119,7 +120,8 @@ def _scores(figures: Figures, task: str, paint: Any) -> Iterator[str]:
         gap = f"{wording.points(row['difference'])} ({wording.points(low)}…{wording.points(high)})"
         score = wording.with_interval(row["accuracy"], row["accuracy_ci95"])
         yield f"  {wording.BASELINE_NAMES.get(name, name):<39}{score:>19}{paint(status, f'{gap:>20}')}"
-    yield from _entry("  Verdict", figures.get("verdict"))
+    status = figures.get("status")
+    yield from _entry("  Verdict", figures.get("verdict"), paint=partial(paint, status))
     overfitting = figures.get("overfitting")
     status = {"healthy": "good", "warn": "warn", "fail": "bad"}.get(overfitting["kept_verdict"], "warn")
     label = "  Overfitting"
@@ -128,7 +130,7 @@ def _scores(figures: Figures, task: str, paint: Any) -> Iterator[str]:
     )
 
 
-def _compressed(root: Path, task: str, paint: Any) -> Iterator[str]:
+def _compressed(root: Path, task: str, paint: Paint) -> Iterator[str]:
     figures = _read(root, f"compress/{task}")
     if figures is None:
         yield from _entry("  Compressed", _not_run(f"compress@{task}"))
@@ -143,34 +145,30 @@ def _compressed(root: Path, task: str, paint: Any) -> Iterator[str]:
     if decision is None:
         yield from _entry("  Champion", _not_run(f"promote@{task}"))
     elif decision.get("promoted"):
-        yield from _entry("  Champion", "passed every gate: it is the champion", paint=lambda text: paint("good", text))
+        yield from _entry("  Champion", "passed every gate: it is the champion", paint=partial(paint, "good"))
     else:
         why = "; ".join(decision.get("refused_because"))
-        yield from _entry("  Champion", f"refused: {why}", paint=lambda text: paint("bad", text))
+        yield from _entry("  Champion", f"refused: {why}", paint=partial(paint, "bad"))
 
 
 def _read(root: Path, name: str) -> Figures | None:
     path = root / "metrics" / f"{name}.json"
     if not path.exists():
         return None
-    stage = "@".join(name.split("/"))
-    try:
-        return Figures.read(path, made_by=stage)
-    except ArtifactError as error:
-        raise ArtifactError(error.what, remedy=error.remedy) from error
+    return Figures.read(path, made_by=name.replace("/", "@"))
 
 
 def _not_run(stage: str) -> str:
     return f"stage {stage} has not run yet: `dvc repro {stage}`"
 
 
-def _entry(label: str, text: str, *, paint: Any = str) -> Iterator[str]:
+def _entry(label: str, text: str, *, paint: Callable[[str], str] = str) -> Iterator[str]:
     lines = textwrap.wrap(text, _WIDTH - _LABEL - 2, break_on_hyphens=False) or [""]
     for number, line in enumerate(lines):
         yield f"{label if number == 0 else '':<{_LABEL}}  {paint(line)}"
 
 
-def _painter(colour: bool) -> Any:
+def _painter(colour: bool) -> Paint:
     def paint(name: str, text: str) -> str:
         return f"{_COLOURS[name]}{text}{_RESET}" if colour else text
 

@@ -8,12 +8,12 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 BASELINE_NAMES = {
-    "majority": "always the most frequent label",
+    "majority": "the majority class",
     "tfidf_lr": "TF-IDF + logistic regression",
     "no_pretraining": "the same network without pretraining",
 }
 
-OUTCOMES = {"better": "beats it", "worse": "is worse", "not_told_apart": "does not beat it: not told apart"}
+OUTCOMES = {"better": "beats it", "worse": "is worse", "not_told_apart": "cannot be told apart"}
 
 OVERFITTING = {
     "healthy": "none seen",
