@@ -27,7 +27,7 @@ _STYLE = """
 table { border-collapse:collapse; width:100%; margin:.5rem 0; font-size:.94rem } th,td { padding:.42rem .6rem;
   border-bottom:1px solid var(--line); text-align:left; vertical-align:top; overflow-wrap:anywhere } th {
   color:var(--soft); font-weight:600 } .table-bordered { font-size:.88rem; background:var(--card); margin-bottom:.6rem }
-.ge-section > .row > .table-responsive > table > tbody > tr > td:first-child { width:3.5rem }
+.ge-section > .row > .table-responsive > table > tbody > tr > td:first-child { width:5.5rem }
 .ge-section > .row > .table-responsive > table > tbody > tr > td:last-child { width:12rem }
 .badge { background:var(--card); border:1px solid var(--line); border-radius:.25rem; padding:0 .3rem; font-size:.9em }
 .text-success { color:var(--good) } .text-danger { color:var(--bad) } i.fas { font-style:normal; font-weight:700 }
@@ -111,9 +111,14 @@ def _repeatable(document: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _escaped(value: Any) -> Any:
+def _escaped(value: Any, key: str = "") -> Any:
     if isinstance(value, dict):
-        return {key: _escaped(item) for key, item in value.items()}
+        return {name: _escaped(item, name) for name, item in value.items()}
+    if isinstance(value, list) and key == "partial_unexpected_list":
+        return [_escaped(item, "value") for item in value]
+    if isinstance(value, list) and key == "value":
+        # The two values of a pair; the renderer would run them together.
+        return escape(" ≠ ".join(map(str, value)))
     if isinstance(value, list):
         return [_escaped(item) for item in value]
     return escape(value) if isinstance(value, str) else value

@@ -90,7 +90,8 @@ def allowed(result: dict[str, Any]) -> str:
 def identity(row: dict[str, Any], suite_identity: tuple[str, ...]) -> str:
     """Name a failing row by its id, then the value that failed, unless that only says False."""
     keys = [key for key in suite_identity if key in row] + [key for key in row if key not in suite_identity]
-    return ", ".join(f"{key} {row[key]}" for key in keys if key != "excerpt" and row[key] is not False)
+    shown = {key: "missing" if row[key] is None else row[key] for key in keys if row[key] is not False}
+    return ", ".join(f"{key} {value}" for key, value in shown.items() if key != "excerpt")
 
 
 def index_page(validation: Validation, *, about: str) -> str:
@@ -122,10 +123,11 @@ def index_page(validation: Validation, *, about: str) -> str:
     )
     for suite in validation.suites:
         results = [r for r in summary["results"] if r["suite"] == suite.name]
+        count = validation.rows[suite.name]
         link = f'<a href="datadocs/{escape(suite.name)}.html">Data Docs by Great Expectations</a>'
         parts.append(
             f'<h2 id="{escape(suite.name)}">{escape(suite.title)}</h2>'
-            f'<p class="soft">{validation.rows[suite.name]:,} rows · {link}</p>' + _results(results)
+            f'<p class="soft">{count:,} {"row" if count == 1 else "rows"} · {link}</p>' + _results(results)
         )
     return page("Data validation", "\n".join(parts), subtitle=about)
 
@@ -134,30 +136,37 @@ def _failures(results: list[dict[str, Any]], identities: dict[str, tuple[str, ..
     rows = [
         (
             _mark(r),
-            f'<a href="#{escape(r["suite"])}">{escape(r["suite"])}</a>',
-            escape(r["what"]),
+            f'{escape(r["what"])}<br><a href="#{escape(r["suite"])}">{escape(r["suite"])}</a>',
             escape(observed(r)),
-            escape(allowed(r)),
+            _allowed(r),
             _examples(r, identities[r["suite"]]),
         )
         for r in results
     ]
-    return table(["", "table", "expectation", "observed", "allowed", "failing examples"], rows)
+    return table(["", "expectation", "observed", "allowed", "failing examples"], rows)
 
 
 def _results(results: list[dict[str, Any]]) -> str:
     rows = [
         (
             _mark(r),
-            escape(r["what"])
-            + f'<br><span class="soft"><code>{escape(r["expectation"])}</code> {escape(r["column"] or "")}</span>',
+            f'{escape(r["what"])}<br><span class="soft">{_code(r["expectation"])} {escape(r["column"] or "")}</span>',
             escape(observed(r)),
-            escape(r["allowed"]) + (f"<br><code>{escape(r['setting'])}</code>" if r["setting"] else ""),
+            _allowed(r),
             r["severity"],
         )
         for r in results
     ]
     return table(["", "expectation", "observed", "allowed", "severity"], rows)
+
+
+def _allowed(result: dict[str, Any]) -> str:
+    return escape(result["allowed"]) + (f"<br>{_code(result['setting'])}" if result["setting"] else "")
+
+
+def _code(name: str) -> str:
+    """A name that may break at its underscores, so that a table stays within the page."""
+    return f"<code>{escape(name).replace('_', '_<wbr>')}</code>"
 
 
 def _mark(result: dict[str, Any]) -> str:
