@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bert_ops.evaluate.advice import words
 from bert_ops.evaluate.metrics import bootstrap_means, percentile_interval
 from bert_ops.evaluate.params import OverfittingParams, Verdict
 
@@ -52,10 +53,10 @@ class Overfitting:
 
     ``verdict`` is on the whole run, ``kept_verdict`` on the weights that were kept: those of the lowest validation
     loss come from before any rise, so a run may overfit and its model be fine. ``flag`` is true when the verdict is
-    ``fail``. ``onset_step`` is where the smoothed validation loss passed the
-    threshold for good (null: it never did), ``return_to_step`` where the validation loss was lowest. ``gap`` is
-    validation minus training loss at the last evaluation; its interval is over validation examples, with the training
-    mean taken as known.
+    ``fail``. ``onset_step`` is where the smoothed validation loss passed the threshold for good (null: it never did),
+    ``return_to_step`` where the validation loss was lowest. ``still_falling``: the validation loss falls through the
+    last five evaluations (Mann-Kendall). ``gap`` is validation minus training loss at the last evaluation; its
+    interval is over validation examples, with the training mean taken as known.
     """
 
     verdict: Verdict
@@ -72,6 +73,7 @@ class Overfitting:
     onset_step: int | None
     return_to_step: int | None
     last_step: int | None
+    still_falling: bool
     accuracy_verdict: str
     accuracy_points_lost: float | None
     evaluations: int
@@ -110,59 +112,44 @@ def judge(
         return _not_enough(history, params, gap=gap, gap_interval=gap_interval, kept_step=kept_step)
 
     best = int(np.argmin(history.validation_loss))
-    smooth = running_median(history.validation_loss, window=params.smoothing)
-    loss_above = generalization_loss(smooth)
+    loss_above = generalization_loss(running_median(history.validation_loss, window=params.smoothing))
     trend = mann_kendall(history.validation_loss[-max(_MIN_TAIL, evaluations // 2) :])
-    paired = None
+    train = running_median(history.train_loss, window=params.smoothing)
+    difference = paired = None
     if validation_losses is not None:
-        paired = bootstrap_means(
-            np.asarray(validation_losses[-1] - validation_losses[best], dtype=np.float64), resamples=resamples, rng=rng
-        )
-    smooth_train = running_median(history.train_loss, window=params.smoothing)
+        differences = np.asarray(validation_losses[-1] - validation_losses[best], dtype=np.float64)
+        difference, paired = float(differences.mean()), bootstrap_means(differences, resamples=resamples, rng=rng)
     evidence: dict[str, bool | None] = {
         "generalization_loss": bool(loss_above[-1] > params.generalization_loss),
         "rising_trend": bool(trend < params.significance),
         "paired_bootstrap": None if paired is None else bool(np.quantile(paired, params.significance) > 0.0),
-        "training_loss_falls": bool(smooth_train[-1] < smooth_train[best]),
+        "training_loss_falls": bool(train[-1] < train[best]),
     }
-    accuracy_verdict, points = _accuracy(history, best, limit=params.accuracy_points)
     verdict = decide(evidence)
     kept = int(history.step[-1]) if kept_step is None else kept_step
-    before_rise = kept <= history.step[best]
-    headline, advice = _words(
-        verdict,
-        evidence=evidence,
-        history=history,
-        best=best,
-        loss_above=float(loss_above[-1]),
-        accuracy_verdict=accuracy_verdict,
-        points=points,
-        smooth=smooth,
-        before_rise=bool(before_rise),
-    )
-    return Overfitting(
-        verdict=verdict,
-        flag=verdict == "fail",
-        kept_step=kept,
-        kept_verdict="healthy" if before_rise else verdict,
-        evidence=evidence,
-        generalization_loss=float(loss_above[-1]),
-        trend_p_value=trend,
-        last_minus_best=None
-        if validation_losses is None
-        else float(np.mean(validation_losses[-1] - validation_losses[best], dtype=np.float64)),
-        last_minus_best_ci95=None if paired is None else percentile_interval(paired).as_list(),
-        gap=gap,
-        gap_ci95=gap_interval,
-        onset_step=_onset(history.step, loss_above, threshold=params.generalization_loss),
-        return_to_step=int(history.step[best]),
-        last_step=int(history.step[-1]),
-        accuracy_verdict=accuracy_verdict,
-        accuracy_points_lost=points,
-        evaluations=evaluations,
-        headline=headline,
-        advice=advice,
-    )
+    accuracy_verdict, points = _accuracy(history, best, limit=params.accuracy_points)
+    facts: dict[str, Any] = {
+        "verdict": verdict,
+        "flag": verdict == "fail",
+        "kept_step": kept,
+        "kept_verdict": "healthy" if kept <= history.step[best] else verdict,
+        "evidence": evidence,
+        "generalization_loss": float(loss_above[-1]),
+        "trend_p_value": trend,
+        "last_minus_best": difference,
+        "last_minus_best_ci95": None if paired is None else percentile_interval(paired).as_list(),
+        "gap": gap,
+        "gap_ci95": gap_interval,
+        "onset_step": _onset(history.step, loss_above, threshold=params.generalization_loss),
+        "return_to_step": int(history.step[best]),
+        "last_step": int(history.step[-1]),
+        "still_falling": bool(mann_kendall(-history.validation_loss[-_MIN_TAIL:]) < params.significance),
+        "accuracy_verdict": accuracy_verdict,
+        "accuracy_points_lost": points,
+        "evaluations": evaluations,
+    }
+    headline, advice = words(facts)
+    return Overfitting(**facts, headline=headline, advice=advice)
 
 
 def decide(evidence: dict[str, bool | None]) -> Verdict:
@@ -230,48 +217,6 @@ def _accuracy(history: History, best: int, *, limit: float) -> tuple[str, float 
     return ("lost" if points >= limit else "kept"), points
 
 
-def _words(
-    verdict: Verdict,
-    *,
-    evidence: dict[str, bool | None],
-    history: History,
-    best: int,
-    loss_above: float,
-    accuracy_verdict: str,
-    points: float | None,
-    smooth: Floats,
-    before_rise: bool,
-) -> tuple[str, str]:
-    step = int(history.step[best])
-    if verdict == "healthy":
-        if len(smooth) - 1 - int(np.argmin(smooth)) == 0 and mann_kendall(-smooth[-_MIN_TAIL:]) < 0.05:
-            return (
-                "No overfitting: the validation loss was still falling when training ended.",
-                "More epochs may help; nothing needs to be undone.",
-            )
-        return "No overfitting: the validation loss has not risen beyond noise.", "Nothing needs to be undone."
-    moved = {
-        "lost": f"accuracy fell with it, by {points or 0.0:.1f} points" if points is not None else "",
-        "kept": "accuracy has not suffered: the model grew overconfident, not worse at choosing",
-        "not_measured": "accuracy was not measured on the way",
-    }[accuracy_verdict]
-    risen = f"the validation loss stands {loss_above:.1%} above its minimum of step {step}"
-    remedies = "train for fewer epochs, with more dropout, weight decay or data"
-    back = (
-        f"The weights kept are those of step {step}, from before the rise. To save the time after it, {remedies}."
-        if before_rise
-        else f"Go back to step {step}, or {remedies}."
-    )
-    if verdict == "fail":
-        return f"Overfitting: {risen} while the training loss kept falling; {moved}.", back
-    if not evidence["training_loss_falls"]:
-        return (
-            f"The validation loss rises ({risen}), and so does the training loss: this is divergence, not overfitting.",
-            "Lower the learning rate, lengthen the warmup or clip harder.",
-        )
-    return f"Signs of overfitting, short of proof: {risen}; {moved}.", f"Watch it. {back}"
-
-
 def _not_enough(
     history: History,
     params: OverfittingParams,
@@ -296,6 +241,7 @@ def _not_enough(
         onset_step=None,
         return_to_step=int(history.step[np.argmin(history.validation_loss)]) if count else None,
         last_step=int(history.step[-1]) if count else None,
+        still_falling=False,
         accuracy_verdict="not_measured",
         accuracy_points_lost=None,
         evaluations=count,
