@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -62,40 +62,43 @@ def _add_frame(tokenizer: Tokenizer, *, lowercase: bool, strip_accents: bool) ->
 def train(texts: Iterable[str], params: TokenizerParams) -> Tokenizer:
     """Train a WordPiece vocabulary.
 
-    Every character that occurs at least ``min_frequency`` times gets a piece before any merge; the rest becomes
-    ``[UNK]``. Ids follow a fixed order (special tokens, alphabet by code point, pieces as the library merged them),
-    so that the same corpus gives the same bytes.
+    Every character that occurs at least ``min_frequency`` times gets a piece before any merge, and a second one
+    (``##x``) if it continues a word; the rest becomes ``[UNK]``. The library numbers continuations in the order of a
+    randomised hash table and breaks ties between merges by number, so the alphabet is handed to it in a fixed order:
+    the same corpus gives the same bytes.
 
     Raises:
         InputError: there is no text, or ``vocab_size`` cannot hold the alphabet.
-
     """
-    kept = [text for text in texts if text]
-    if not kept:
+    words = _words(texts, params)
+    if not words:
         raise InputError("there is no text to train a vocabulary on", remedy="check the training split of data/corpus")
-    alphabet = _alphabet(kept, params)
-    # A character that also continues words needs a second piece, "##x", which the trainer adds by itself.
-    if len(alphabet) + len(params.special_tokens) > params.vocab_size:
+    alphabet = _alphabet(words, params.min_frequency)
+    words = {word: count for word, count in words.items() if alphabet.issuperset(word)}
+    continuations = {f"{CONTINUATION}{character}" for word in words for character in word[1:]}
+    fixed = [*params.special_tokens, *sorted(alphabet), *sorted(continuations)]
+    if len(fixed) > params.vocab_size:
         raise InputError(
             f"`tokenizer.vocab_size` is {params.vocab_size}, smaller than the alphabet: {len(alphabet)} characters "
-            f"occur at least {params.min_frequency} times, and there are {len(params.special_tokens)} special tokens",
-            allowed=f"at least {len(alphabet) + len(params.special_tokens)}",
+            f"occur at least {params.min_frequency} times, {len(continuations)} of them continue words, "
+            f"and there are {len(params.special_tokens)} special tokens",
+            allowed=f"at least {len(fixed)}",
             remedy="raise `tokenizer.vocab_size` or `tokenizer.min_frequency`",
         )
     frame = Tokenizer(models.WordPiece(unk_token="[UNK]", continuing_subword_prefix=CONTINUATION))
-    _add_frame(frame, lowercase=params.lowercase, strip_accents=params.strip_accents)
+    frame.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     frame.train_from_iterator(
-        _only(kept, alphabet, frame),
+        # a word of one character has nothing to merge
+        (" ".join([word] * count) for word, count in words.items() if len(word) > 1),
         trainers.WordPieceTrainer(
             vocab_size=params.vocab_size,
             min_frequency=params.min_frequency,
-            special_tokens=params.special_tokens,
-            initial_alphabet=sorted(alphabet),
+            special_tokens=fixed,
             limit_alphabet=len(alphabet),
             continuing_subword_prefix=CONTINUATION,
             show_progress=False,
         ),
-        length=len(kept),
+        length=len(words),
     )
     return build(
         frame.get_vocab(with_added_tokens=True),
@@ -105,22 +108,24 @@ def train(texts: Iterable[str], params: TokenizerParams) -> Tokenizer:
     )
 
 
-def _alphabet(texts: list[str], params: TokenizerParams) -> set[str]:
-    """Characters after normalisation that occur at least ``min_frequency`` times."""
-    normalizer = normalizers.BertNormalizer(
-        clean_text=True, handle_chinese_chars=False, strip_accents=params.strip_accents, lowercase=params.lowercase
-    )
+def _words(texts: Iterable[str], params: TokenizerParams) -> Counter[str]:
+    """Count the words that BERT's normaliser and splitter make of the texts."""
+    frame = Tokenizer(models.WordPiece())
+    _add_frame(frame, lowercase=params.lowercase, strip_accents=params.strip_accents)
+    normalizer, splitter = frame.normalizer, frame.pre_tokenizer
     counts: Counter[str] = Counter()
     for text in texts:
-        counts.update(normalizer.normalize_str(text))
-    return {c for c, n in counts.items() if n >= params.min_frequency and not c.isspace()}
+        counts.update(word for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(text)))
+    return counts
 
 
-def _only(texts: list[str], alphabet: set[str], frame: Tokenizer) -> Iterator[str]:
-    """Yield the words that the alphabet can spell; the others would only push rare characters into the vocabulary."""
-    for text in texts:
-        normal = frame.normalizer.normalize_str(text)
-        yield " ".join(word for word, _ in frame.pre_tokenizer.pre_tokenize_str(normal) if alphabet.issuperset(word))
+def _alphabet(words: Counter[str], min_frequency: int) -> set[str]:
+    """Characters that occur at least ``min_frequency`` times."""
+    counts: Counter[str] = Counter()
+    for word, times in words.items():
+        for character in word:
+            counts[character] += times
+    return {character for character, times in counts.items() if times >= min_frequency}
 
 
 def save(tokenizer: Tokenizer, folder: Path, params: TokenizerParams, *, max_length: int | None = None) -> None:

@@ -1,0 +1,132 @@
+"""WordPiece: the textbook split, Chinese by character, the same bytes every time, the same ids in ``transformers``."""
+
+from __future__ import annotations
+
+import argparse
+import random
+from pathlib import Path
+
+import pytest
+
+from bert_ops.errors import ArtifactError, InputError
+from bert_ops.tokenizer import train as stage
+from bert_ops.tokenizer import wordpiece
+from bert_ops.tokenizer.params import TokenizerParams
+
+SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+
+
+def params(**changes) -> TokenizerParams:
+    values = {
+        "vocab_size": 200,
+        "min_frequency": 1,
+        "lowercase": True,
+        "strip_accents": False,
+        "special_tokens": SPECIAL,
+    }
+    return TokenizerParams(**{**values, **changes})
+
+
+def build(*pieces: str):
+    vocab = {piece: number for number, piece in enumerate([*SPECIAL, *pieces])}
+    return wordpiece.build(vocab, lowercase=True, strip_accents=False, special_tokens=SPECIAL)
+
+
+def test_playing_splits_into_play_and_ing() -> None:
+    tokenizer = build("play", "##ing", "p", "##l", "##a", "##y")
+    assert tokenizer.encode("playing", add_special_tokens=False).tokens == ["play", "##ing"]
+    assert tokenizer.encode("Playing", add_special_tokens=False).tokens == ["play", "##ing"]
+
+
+def test_chinese_splits_by_character() -> None:
+    tokenizer = build("我", "爱", "北", "京", "##京", "play", "##ing")
+    assert tokenizer.encode("我爱北京playing", add_special_tokens=False).tokens == [
+        "我", "爱", "北", "京", "play", "##ing",
+    ]  # fmt: skip
+
+
+def test_a_pair_gets_separators_and_segments() -> None:
+    encoding = build("我", "爱").encode("我", "爱")
+    assert encoding.tokens == ["[CLS]", "我", "[SEP]", "爱", "[SEP]"]
+    assert encoding.type_ids == [0, 0, 0, 1, 1]
+
+
+def test_training_learns_pieces_and_keeps_every_frequent_character() -> None:
+    texts = ["playing saying staying 我爱北京", "he plays and she says 北京天安门"] * 5
+    tokenizer = wordpiece.train(texts, params())
+    vocab = tokenizer.get_vocab()
+    assert [tokenizer.id_to_token(i) for i in range(5)] == SPECIAL
+    assert set("我爱北京天安门") <= set(vocab)
+    tokens = tokenizer.encode("playing", add_special_tokens=False).tokens
+    assert len(tokens) < len("playing") and "".join(tokens).replace("##", "") == "playing"
+
+
+def test_rare_characters_become_unknown_and_do_not_fill_the_vocabulary() -> None:
+    texts = ["北京"] * 3 + ["龘"]
+    tokenizer = wordpiece.train(texts, params(min_frequency=2))
+    assert "龘" not in tokenizer.get_vocab()
+    assert tokenizer.encode("龘", add_special_tokens=False).tokens == ["[UNK]"]
+
+
+def test_the_same_corpus_gives_the_same_bytes(tmp_path: Path) -> None:
+    rng = random.Random(1)
+    words = ["".join(rng.choices("abcdefgh", k=rng.randint(2, 7))) for _ in range(300)]
+    texts = [" ".join(rng.choices(words, k=12)) + "北京天气" for _ in range(200)]
+    for name in ("one", "two"):
+        wordpiece.save(wordpiece.train(texts, params(vocab_size=150)), tmp_path / name, params())
+    for file in ("tokenizer.json", "vocab.txt"):
+        assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
+
+
+def test_transformers_encodes_identically(tokenizer_folder: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    ours = wordpiece.load(tokenizer_folder)
+    theirs = transformers.AutoTokenizer.from_pretrained(tokenizer_folder)
+    rng = random.Random(2)
+    alphabet = "我们喜欢苹果北京 playing CARDS é ü 0123，。！?[MASK] [SEP]\u200b\tñ😀𠀀"
+    for _ in range(500):
+        text = "".join(rng.choices(alphabet, k=rng.randint(0, 40)))
+        assert theirs(text)["input_ids"] == ours.encode(text).ids, text
+
+
+def test_a_vocabulary_smaller_than_the_alphabet_is_refused() -> None:
+    with pytest.raises(InputError) as error:
+        wordpiece.train(["甲乙丙丁戊己庚辛壬癸子丑", "abcdef"], params(vocab_size=20))
+    assert "`tokenizer.vocab_size` is 20" in str(error.value)
+    assert "at least 28" in str(error.value)
+
+
+def test_no_text_is_refused() -> None:
+    with pytest.raises(InputError, match="no text"):
+        wordpiece.train(["", ""], params())
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"special_tokens": ["[PAD]"]}, "must begin with"),
+        ({"special_tokens": [*SPECIAL, "[MASK]"]}, "once"),
+        ({"vocab_size": 3}, "greater than or equal to 16"),
+    ],
+)
+def test_impossible_parameters_are_refused(changes: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        params(**changes)
+
+
+def test_a_damaged_tokenizer_is_named(tokenizer_folder: Path, tmp_path: Path) -> None:
+    text = (tokenizer_folder / "tokenizer.json").read_text(encoding="utf-8")
+    (tmp_path / "tokenizer.json").write_text(text[: len(text) // 2], encoding="utf-8")
+    with pytest.raises(ArtifactError, match=r"tokenizer\.json is damaged"):
+        wordpiece.load(tmp_path)
+
+
+def test_the_stage_leaves_the_old_tokenizer_when_it_fails(
+    tokenizer_folder: Path, params_file: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "tokenizer"
+    out.mkdir()
+    (out / "vocab.txt").write_text("old")
+    with pytest.raises(ArtifactError, match="does not exist"):
+        stage.run(argparse.Namespace(params=params_file, sentences=tmp_path / "none.parquet", out=out))
+    assert (out / "vocab.txt").read_text() == "old"
