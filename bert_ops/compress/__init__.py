@@ -1,0 +1,1 @@
+"""From a fine-tuned model to the small one that ships."""
