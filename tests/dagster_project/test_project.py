@@ -1,0 +1,36 @@
+"""Our own pipeline through the bridge: it loads, and its graph is the one of the design."""
+
+import re
+from pathlib import Path
+
+import yaml
+
+from bert_ops.__main__ import COMMANDS
+from dagster_project.assemble import build_definitions
+from dagster_project.dvc_pipeline import read_pipeline
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_every_stage_of_the_command_line_is_an_asset() -> None:
+    keys = {spec.key.path[0] for spec in build_definitions(ROOT).resolve_all_asset_specs()} - {"params", "code", "data"}
+    assert keys == {name for name, command in COMMANDS.items() if command.is_stage}
+
+
+def test_every_section_of_params_is_read_by_a_stage() -> None:
+    params = yaml.safe_load((ROOT / "params.yaml").read_text())
+    read = {(p.key or "").split(".")[0] for stage in read_pipeline(ROOT).stages for p in stage.parameters}
+    assert set(params) == read
+
+
+def test_paths_of_a_command_are_declared() -> None:
+    """What a command is told to read stands in deps, what it is told to write in outs, metrics or plots."""
+    for stage in read_pipeline(ROOT).stages:
+        declared = {*stage.dependencies, *(output.path for output in stage.outputs)}
+        named = re.findall(r"(?<!\S)(?:data|models|metrics|plots|reports)/\S+", stage.command)
+        missing = {path for path in named if not any(_covers(one, path) for one in declared)}
+        assert not missing, f"{stage.name}: {missing}"
+
+
+def _covers(declared: str, path: str) -> bool:
+    return Path(declared) == Path(path) or Path(path) in Path(declared).parents or Path(declared) in Path(path).parents
