@@ -15,9 +15,7 @@ from bert_ops.evaluate import metrics
 @st.composite
 def answers(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray, int]:
     classes = draw(st.integers(2, 5))
-    pairs = draw(
-        st.lists(st.tuples(st.integers(0, classes - 1), st.integers(0, classes - 1)), min_size=1, max_size=60)
-    )
+    pairs = draw(st.lists(st.tuples(st.integers(0, classes - 1), st.integers(0, classes - 1)), min_size=1, max_size=60))
     table = np.array(pairs)
     return table[:, 0], table[:, 1], classes
 
