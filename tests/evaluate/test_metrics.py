@@ -50,10 +50,10 @@ def test_table_bootstrap_has_the_distribution_of_resampling_examples() -> None:
     predicted = np.where(rng.random(150) < 0.7, actual, rng.integers(0, 3, 150))
     table = metrics.confusion_matrix(actual, predicted, classes=3)
     fast = metrics.f1_macro(metrics.resampled_tables(table, resamples=4000, rng=rng))
-    rows = rng.integers(0, 150, size=(4000, 150))
-    slow = np.array([f1_score(actual[r], predicted[r], average="macro") for r in rows[:600]])
-    assert fast.mean() == pytest.approx(slow.mean(), abs=0.005)
-    assert fast.std() == pytest.approx(slow.std(), rel=0.12)
+    rows = rng.integers(0, 150, size=(300, 150))
+    slow = np.array([f1_score(actual[r], predicted[r], average="macro") for r in rows])
+    assert fast.mean() == pytest.approx(slow.mean(), abs=0.01)
+    assert fast.std() == pytest.approx(slow.std(), rel=0.15)
     assert metrics.resampled_tables(table, resamples=5, rng=rng).sum(axis=(1, 2)).tolist() == [150] * 5
 
 
