@@ -77,5 +77,6 @@ def ticks(low: float, high: float, *, about: int = 5) -> list[float]:
     span = high - low or abs(high) or 1.0
     power = 10.0 ** math.floor(math.log10(span / about))
     step = next(power * unit for unit in (1, 2, 5, 10) if span / (power * unit) <= about)
-    first, last = math.floor(low / step), math.ceil(high / step)
+    first = math.floor(low / step)
+    last = max(math.ceil(high / step), first + 1)
     return [round(number * step, 12) for number in range(first, last + 1)]

@@ -174,8 +174,10 @@ def _answers(predictions: pd.DataFrame, labels: list[str]) -> pd.DataFrame:
     """Name the columns as Evidently wants them: actual, predicted, and a column of probabilities a label."""
     import pandas as pd
 
-    answers = {_ACTUAL: predictions["label"], _PREDICTED: predictions["predicted"]}
-    return pd.DataFrame({**answers, **{label: predictions[f"score_{label}"].astype(float) for label in labels}})
+    scores = predictions[[f"score_{label}" for label in labels]].to_numpy(dtype=float)
+    scores /= scores.sum(axis=1, keepdims=True)  # float32 sums to one within 1e-7, of which scikit-learn complains
+    answers = pd.DataFrame({_ACTUAL: predictions["label"], _PREDICTED: predictions["predicted"]})
+    return answers.assign(**dict(zip(labels, scores.T, strict=True)))
 
 
 def _definition(labels: list[str]) -> Any:
