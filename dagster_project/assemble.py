@@ -36,7 +36,7 @@ def build_definitions(root: Path | None = None) -> dg.Definitions:
     sources = [source_spec(source) for source in all_sources(pipeline).values()]
     return dg.Definitions(
         assets=[*assets, *sources],
-        jobs=[dg.define_asset_job("pipeline", selection="*", description="The whole pipeline: what `dvc repro` runs.")],
+        jobs=[dg.define_asset_job("pipeline", selection=dg.AssetSelection.all(), description="The whole pipeline: what `dvc repro` runs.")],
         sensors=[dvc_state],
         resources={"dvc": DvcProject(root=str(root))},
         executor=_EXECUTOR,
