@@ -10,6 +10,7 @@ A new kind of source is a section in :mod:`bert_ops.corpus.params`, a reader her
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -26,6 +27,9 @@ MISSING = object()
 
 #: Operations that a query may perform; everything else (ATTACH, PRAGMA, INSERT) is refused by SQLite itself.
 _ALLOWED_ACTIONS = {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE}
+
+#: A file in a content-addressed cache, to which files are linked where `cache.type` is `symlink`; it never changes.
+_CACHED = re.compile(r"/files/md5/[0-9a-f]{2}/[0-9a-f]{30}$")
 
 
 @dataclass(frozen=True)
@@ -75,7 +79,8 @@ def contained(path: Path, *, what: str, inputs: Sequence[Path]) -> Path:
             remedy="check the path; bring own data as data/raw/README.md says, or fetch it with `dvc pull`",
         )
     resolved = path.resolve()
-    if not any(resolved.is_relative_to(folder.resolve()) for folder in inputs):
+    inside = any(resolved.is_relative_to(folder.resolve()) for folder in inputs)
+    if not inside and not _CACHED.search(resolved.as_posix()):
         raise InputError(
             f"{what}: {path} lies outside the stage's inputs"
             + ("" if resolved == path.absolute() else f" (it leads to {resolved})")
@@ -100,6 +105,11 @@ def _reading(path: Path) -> Iterator[None]:
 def read_text(path: Path, source: TextSource, inputs: Sequence[Path]) -> Iterator[Row]:
     """Yield the documents of text files; blank lines separate and are no documents."""
     if path.is_file():
+        if source.pattern is not None:
+            raise InputError(
+                f"{path} is a file, so the pattern {source.pattern!r} of the source would do nothing",
+                remedy="remove the pattern, or name the folder in path",
+            )
         files = [path]
     elif source.pattern is None:
         raise InputError(

@@ -93,6 +93,7 @@ def test_pattern_that_matches_nothing(workspace: Workspace, fails: Fails) -> Non
     workspace.text("news/a.md", "很好")
     assert "matches the pattern '*.txt'" in fails(text(path="raw/news", pattern="*.txt"))
     assert "needs a `pattern`" in fails(text(path="raw/news"))
+    assert "would do nothing" in fails(text(path="raw/news/a.md", pattern="*.md"))
 
 
 @pytest.mark.parametrize("layout", ["line", "paragraph", "file"])
@@ -209,6 +210,20 @@ def test_links_within_the_inputs_are_fine(workspace: Workspace) -> None:
     workspace.text("news.txt", "很好\n")
     (workspace.raw / "link.txt").symlink_to("news.txt")
     assert read(workspace, text(path="raw/link.txt")) == ["很好"]
+
+
+def test_links_into_a_content_addressed_cache_are_fine(workspace: Workspace) -> None:
+    cached = workspace.folder / ".dvc/cache/files/md5/ab" / ("0" * 30)
+    cached.parent.mkdir(parents=True)
+    cached.write_text("很好\n", encoding="utf-8")
+    (workspace.raw / "link.txt").symlink_to(cached)
+    assert read(workspace, text(path="raw/link.txt")) == ["很好"]
+
+
+def test_a_database_with_an_odd_name(workspace: Workspace) -> None:
+    workspace.sqlite("why? 100% #1 数据.sqlite", [("很好", 1)])
+    assert read(workspace, sqlite(path="raw/why? 100% #1 数据.sqlite")) == ["很好"]
+    assert [path.name for path in workspace.raw.iterdir()] == ["why? 100% #1 数据.sqlite"]
 
 
 def test_missing_input_folder(workspace: Workspace, capsys: pytest.CaptureFixture[str]) -> None:
