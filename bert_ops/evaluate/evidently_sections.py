@@ -60,11 +60,12 @@ class SectionCalculation(SingleValueCalculation[SectionMetric]):
 def _verdict(results: dict[str, Any], _: Frames, __: str) -> Built:
     verdict = results["verdict"]
     overfitting = results["overfitting"]
+    kept = wording.OVERFITTING[overfitting["kept_verdict"]]
     figures = [
         CounterData(f"accuracy ({wording.span(results['accuracy_ci95'])})", wording.percent(results["accuracy"])),
         CounterData(f"macro F1 ({wording.span(results['f1_macro_ci95'])})", wording.percent(results["f1_macro"])),
         CounterData("baselines beaten", f"{len(verdict['beaten'])} of {len(results['baselines'])}"),
-        CounterData("overfitting of the run", wording.OVERFITTING[overfitting["verdict"]]),
+        CounterData(f"overfitting (weights kept: {kept})", wording.OVERFITTING[overfitting["verdict"]]),
     ]
     sentences = "\n".join(f"- {sentence}" for sentence in verdict["sentences"])
     return float({"good": 0, "warn": 1, "bad": 2}[verdict["status"]]), [

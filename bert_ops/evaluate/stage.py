@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from bert_ops.evaluate import evidently_page, inputs, overfitting, scoring, wording
 from bert_ops.evaluate.params import EvaluateParams
+from bert_ops.evaluate.results import Figures
 from bert_ops.finetune.inference import load_task_model, predict_probabilities
-from bert_ops.io import atomic_folder, read_json, write_json, write_parquet, write_text
+from bert_ops.io import atomic_folder, write_json, write_parquet, write_text
 from bert_ops.progress import note, report_to_dagster
 from bert_ops.schema import load_section
 from bert_ops.seeding import generator
@@ -50,7 +51,7 @@ def run(arguments: argparse.Namespace) -> None:
     baselines = inputs.read_baselines(arguments.baselines, examples=examples, labels=labels, task=task)
     history = inputs.read_history(arguments.history, task=task)
     losses = inputs.read_validation_losses(arguments.model, evaluations=len(history.step), task=task)
-    removed = read_json(arguments.ingest, made_by="ingest").get("duplicates_by_source", {})
+    removed = Figures.read(arguments.ingest, made_by="ingest").get("duplicates_by_source")
 
     texts = examples.frame["text"].tolist()
     note(f"evaluate: {task}, {len(texts):,} test examples")

@@ -110,6 +110,9 @@ def _task(root: Path, task: str, paint: Paint) -> Iterator[str]:
 
 def _scores(figures: Figures, task: str, paint: Paint) -> Iterator[str]:
     title = f"Task {task} ({figures.get('examples.test'):,} test examples)"
+    if len(title) > 40:
+        yield paint("bold", title)
+        title = ""
     yield paint("bold", f"{title:<41}{'accuracy (95%)':>19}{'model minus it':>20}")
     own = wording.with_interval(figures.get("accuracy"), figures.get("accuracy_ci95"))
     yield f"  {'fine-tuned model':<39}{own:>19}"
@@ -123,11 +126,9 @@ def _scores(figures: Figures, task: str, paint: Paint) -> Iterator[str]:
     status = figures.get("status")
     yield from _entry("  Verdict", figures.get("verdict"), paint=partial(paint, status))
     overfitting = figures.get("overfitting")
-    status = {"healthy": "good", "warn": "warn", "fail": "bad"}.get(overfitting["kept_verdict"], "warn")
-    label = "  Overfitting"
-    yield from _entry(
-        label, f"{overfitting['headline']} {overfitting['advice']}", paint=lambda text: paint(status, text)
-    )
+    kept = "bad" if overfitting["kept_verdict"] == "fail" else "warn"
+    colour = partial(paint, "good" if overfitting["verdict"] == "healthy" else kept)
+    yield from _entry("  Overfitting", f"{overfitting['headline']} {overfitting['advice']}", paint=colour)
 
 
 def _compressed(root: Path, task: str, paint: Paint) -> Iterator[str]:
