@@ -34,9 +34,12 @@ def build_definitions(root: Path | None = None) -> dg.Definitions:
         logging.getLogger("dagster_project").error("%s", error)
         return dg.Definitions(assets=[_message(error)])
     sources = [source_spec(source) for source in all_sources(pipeline).values()]
+    everything = dg.define_asset_job(
+        "pipeline", selection=dg.AssetSelection.all(), description="The whole pipeline: what `dvc repro` runs."
+    )
     return dg.Definitions(
         assets=[*assets, *sources],
-        jobs=[dg.define_asset_job("pipeline", selection=dg.AssetSelection.all(), description="The whole pipeline: what `dvc repro` runs.")],
+        jobs=[everything],
         sensors=[dvc_state],
         resources={"dvc": DvcProject(root=str(root))},
         executor=_EXECUTOR,

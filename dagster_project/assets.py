@@ -84,11 +84,11 @@ def materialize(
         metrics = {path: content for path, content in read_metrics(dvc.folder, stage).items() if path in fresh}
         if metrics:
             yield from check_results(stage, metrics)
-        raise dg.Failure(description=str(error), allow_retries=False) from error
+        raise dg.Failure(description=str(error), allow_retries=False) from None
     try:
         yield _result(stage, dvc, outcome)
     except BridgeError as error:
-        raise dg.Failure(description=str(error)) from error
+        raise dg.Failure(description=str(error)) from None
 
 
 def _result(stage: Stage, dvc: DvcProject, outcome: Outcome) -> dg.MaterializeResult[Any]:

@@ -26,6 +26,7 @@ def test_every_section_of_params_is_read_by_a_stage() -> None:
 def test_paths_of_a_command_are_declared() -> None:
     """What a command is told to read stands in deps, what it is told to write in outs, metrics or plots."""
     for stage in read_pipeline(ROOT).stages:
+        assert "\n" not in stage.command, f"{stage.name}: a line that is indented further is a command of its own"
         declared = {*stage.dependencies, *(output.path for output in stage.outputs)}
         named = re.findall(r"(?<!\S)(?:data|models|metrics|plots|reports)/\S+", stage.command)
         missing = {path for path in named if not any(_covers(one, path) for one in declared)}

@@ -106,7 +106,8 @@ def test_another_255_is_a_failure(project: Path, monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize("stubborn", [False, True])
 def test_cancelling_ends_grandchildren_too(project: Path, monkeypatch: pytest.MonkeyPatch, stubborn: bool) -> None:
     ignore = "signal.signal(signal.SIGINT, signal.SIG_IGN); signal.signal(signal.SIGTERM, signal.SIG_IGN)"
-    inner = f"import os, signal, time; {ignore if stubborn else 'pass'}; print('pid', os.getpid(), flush=True); time.sleep(60)"
+    prelude = f"import os, signal, time; {ignore if stubborn else 'pass'}"
+    inner = f"{prelude}; print('pid', os.getpid(), flush=True); time.sleep(60)"
     use_script(monkeypatch, f"import subprocess, sys; subprocess.run([sys.executable, '-c', {inner!r}])")
     pids: list[int] = []
 

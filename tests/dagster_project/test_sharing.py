@@ -1,0 +1,52 @@
+"""A colleague fetches instead of training (docs/decisions/0002): two clones, a committed dvc.lock, a local remote."""
+
+import os
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+
+def git(root: Path, *arguments: str) -> None:
+    environment = {
+        "PATH": os.environ["PATH"],
+        "HOME": str(root.parent),
+        "GIT_CONFIG_GLOBAL": os.devnull,
+        **{f"GIT_{who}_{what}": "nobody@localhost" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")},
+    }
+    subprocess.run(["git", *arguments], cwd=root, env=environment, check=True, capture_output=True)
+
+
+@pytest.fixture
+def team(project: Path, tmp_path: Path, dvc: Callable[..., str]) -> Path:
+    """A Git repository in which somebody ran the pipeline, pushed, and committed dvc.lock."""
+    (project / ".dvc/config").write_text("[core]\n    analytics = false\n    check_update = false\n")
+    (project / ".dvc/.gitignore").write_text("/tmp\n/cache\n/config.local\n")
+    (project / ".gitignore").write_text("/out\n/metrics\n")
+    git(project, "init", "--quiet")
+    dvc(project, "remote", "add", "--default", "store", str(tmp_path / "remote"))
+    dvc(project, "repro")
+    dvc(project, "push")
+    git(project, "add", ".")
+    git(project, "commit", "--quiet", "--message", "Train")
+    return project
+
+
+def test_a_colleague_pulls_and_nothing_runs(team: Path, tmp_path: Path, dvc: Callable[..., str]) -> None:
+    git(tmp_path, "clone", "--quiet", str(team), "colleague")
+    colleague = tmp_path / "colleague"
+    dvc(colleague, "pull")
+    assert (colleague / "out/all.txt").read_bytes() == (team / "out/all.txt").read_bytes()
+    said = dvc(colleague, "repro")
+    assert "up to date" in said and "Running stage" not in said
+    assert (colleague / "dvc.lock").read_bytes() == (team / "dvc.lock").read_bytes()
+
+
+def test_dvc_refuses_an_ignored_lock(team: Path, dvc: Callable[..., str]) -> None:
+    """The reason why .gitignore does not name dvc.lock although this repository commits none."""
+    git(team, "rm", "--quiet", "--cached", "dvc.lock")
+    with (team / ".gitignore").open("a") as file:
+        file.write("dvc.lock\n")
+    with pytest.raises(AssertionError, match="git-ignored"):
+        dvc(team, "repro", "--force")
