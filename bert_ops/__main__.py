@@ -55,6 +55,11 @@ COMMANDS = {
 
 _PR_SET_PDEATHSIG = 1
 
+# OpenMP threads that spin while they wait starve each other as soon as the machine has anything else to do: with two
+# threads on two busy cores a training step took 859 ms, and 62 ms with threads that sleep (docs/LOG.md). libgomp reads
+# this when it is loaded, so it must stand in the environment before torch is imported.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command.

@@ -7,6 +7,7 @@ code would never reach ``dvc.lock`` and ``dvc params diff`` would not show it.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -17,9 +18,12 @@ from bert_ops.errors import InputError
 
 
 class Section(BaseModel):
-    """A section of ``params.yaml``: unknown keys are refused and values cannot be changed after loading."""
+    """A section of ``params.yaml``: unknown keys are refused and values cannot be changed after loading.
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
+    Types are strict: a quoted number, or `true` for 1, is a slip of the pen that DVC would record as it stands.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
 Seed = Annotated[int, Field(ge=0, lt=2**32, description="seed of every random draw of this stage")]
@@ -29,6 +33,8 @@ Threads = Annotated[
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 
 S = TypeVar("S", bound=BaseModel)
+
+_NUMBER = re.compile(r"([+-]?\d+\.?\d*)(?:[eE]([+-]?\d+))?")
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -44,6 +50,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise InputError(
             f"{path} does not exist", remedy="run from the project's root, or name the file with --params"
         ) from error
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}", remedy="name a file with --params") from error
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is not UTF-8: {error}", remedy="save the file as UTF-8") from error
     except yaml.YAMLError as error:
@@ -111,7 +119,20 @@ def describe(item: Any, where: str, value: Any) -> str:
         return f"`{key}` is missing"
     if kind == "value_error":
         return f"`{key}`: {message.removeprefix('Value error, ')}"
-    return f"`{key}` is {item['input']!r}: {message[0].lower()}{message[1:]}"
+    hint = _number_hint(item["input"]) if kind in {"float_type", "int_type"} else ""
+    return f"`{key}` is {item['input']!r}: {message[0].lower()}{message[1:]}{hint}"
+
+
+def _number_hint(value: Any) -> str:
+    """What to write for a number that YAML read as text: YAML 1.1 wants a dot and a sign, as in `1.0e-4`."""
+    match = _NUMBER.fullmatch(value) if isinstance(value, str) else None
+    if match is None:
+        return ""
+    mantissa, exponent = match.groups()
+    if exponent is None:
+        return f"; write {value} without quotes"
+    dotted = mantissa if "." in mantissa else f"{mantissa}.0"
+    return f"; YAML reads {value} as text, write {dotted}e{exponent if exponent[0] in '+-' else f'+{exponent}'}"
 
 
 def _keys(location: tuple[str | int, ...], value: Any, *, missing: bool) -> list[str]:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import os
 import random
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import yaml
+
+# Tests run beside each other: threads that spin would starve one another (see bert_ops.__main__).
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -99,7 +99,7 @@ def encode_examples(frame: pd.DataFrame, tokenizer: Tokenizer, *, max_tokens: in
         splits[name] = Split(
             example_ids=part["example_id"].tolist(),
             texts=part["text"].tolist(),
-            targets=part["label"].map(index).to_numpy(np.int64),
+            targets=np.array([index[label] for label in part["label"]], np.int64),
             ids=encode_texts(tokenizer, part["text"].tolist(), max_tokens=max_tokens),
         )
     return TaskData(labels=labels, splits=splits)

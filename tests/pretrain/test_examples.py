@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bert_ops.pretrain import examples
-from bert_ops.pretrain.examples import A_LENGTH, A_START, B_LENGTH, B_START, IS_NEXT, IS_RANDOM, NO_PAIR, PAIR, Source
+from bert_ops.pretrain.examples import A_LENGTH, B_LENGTH, IS_NEXT, IS_RANDOM, NO_PAIR, PAIR, Source
 from bert_ops.tokenizer.store import SplitView, TokenStore
 from bert_ops.tokenizer.wordpiece import CLS, MASK, PAD, SEP
 

@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
-from itertools import count
+from itertools import count, pairwise
 from pathlib import Path
 
 import pytest
@@ -25,9 +25,7 @@ from bert_ops.training.loop import Loss, Plan, train
 from bert_ops.training.optimizer import adamw, learning_rate_share
 from bert_ops.training.params import OptimizerParams
 
-OPTIMIZER = OptimizerParams(
-    learning_rate=0.05, weight_decay=0.01, beta1=0.9, beta2=0.98, epsilon=1e-6, clip_norm=1.0
-)
+OPTIMIZER = OptimizerParams(learning_rate=0.05, weight_decay=0.01, beta1=0.9, beta2=0.98, epsilon=1e-6, clip_norm=1.0)
 
 
 def batches(step: int) -> Iterator[torch.Tensor]:
@@ -256,7 +254,7 @@ def test_schedules_rise_to_the_peak_and_fall_to_the_end(kind: str) -> None:
         assert shares[-1] == 1.0
     else:
         assert shares[-1] == pytest.approx(0.1, abs=0.02)
-        assert all(a >= b for a, b in zip(shares[10:], shares[11:], strict=False))
+        assert all(a >= b for a, b in pairwise(shares))
 
 
 def test_a_warmup_that_never_ends_is_refused() -> None:

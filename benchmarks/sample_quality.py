@@ -1,0 +1,148 @@
+"""Does pretraining pay on the embedded sample? Several seeds, equal tuning, baselines beside.
+
+For each seed: pretrain, fine-tune from the result, fine-tune the same network from random weights. Nothing is chosen
+here, and in particular nothing on the test split: parameters are those of params.yaml (or ``--set``), fine-tuning keeps
+the weights of the lowest validation loss. Needs data/corpus, data/tokens and models/tokenizer (`dvc repro tokenize`).
+
+The last line is one JSON object with the keys ``accuracy``, ``accuracy_no_pretraining``, ``accuracy_tfidf_lr``,
+``mlm_accuracy``, ``mlm_loss``, ``gain``, ``gain_ci95``, each a list over seeds or an interval over them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import numpy as np
+import yaml
+
+from bert_ops.finetune import baselines, inference
+from bert_ops.finetune.examples import TaskData, encode_examples, read_examples
+from bert_ops.finetune.params import BaselinesParams, FinetuneParams, TaskParams
+from bert_ops.finetune.tuning import tune
+from bert_ops.model import huggingface
+from bert_ops.pretrain import stage
+from bert_ops.pretrain.params import PretrainParams
+from bert_ops.tokenizer import wordpiece
+from bert_ops.tokenizer.store import TokenStore
+from bert_ops.training.device import pick_device, prepare
+
+
+def main() -> None:
+    """Run the study."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--task", default="sentiment")
+    parser.add_argument("--root", type=Path, default=Path(), help="project folder")
+    parser.add_argument("--labels", type=int, help="use this many training labels only")
+    parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="override a value of params.yaml")
+    parser.add_argument("--keep", type=Path, help="keep the pretrained models here and use those that are there")
+    parser.add_argument("--pretrain-only", action="store_true")
+    parser.add_argument("--skip-no-pretraining", action="store_true")
+    parser.add_argument("--quick", action="store_true", help="a run of under a minute that prints the same keys")
+    arguments = parser.parse_args()
+    params = yaml.safe_load((arguments.root / "params.yaml").read_text(encoding="utf-8"))
+    quick = ["pretrain.steps=60", "pretrain.schedule.warmup_steps=20", "pretrain.embedding_init.kind=normal"]
+    for setting in [*(quick if arguments.quick else []), *arguments.set]:
+        override(params, setting)
+    study(arguments, params)
+
+
+def override(params: dict[str, Any], setting: str) -> None:
+    """Apply ``a.b.c=value`` in place."""
+    key, value = setting.split("=", 1)
+    *path, last = key.split(".")
+    for part in path:
+        params = params[part]
+    params[last] = yaml.safe_load(value)
+
+
+def study(arguments: argparse.Namespace, params: dict[str, Any]) -> None:
+    """Run all seeds and print a table, then JSON."""
+    tokenizer_folder = arguments.root / "models/tokenizer"
+    store = TokenStore.open(arguments.root / "data/tokens")
+    task = TaskParams(**params["tasks"][arguments.task])
+    frame = read_examples(arguments.root / f"data/corpus/examples/{arguments.task}.parquet")
+    data = encode_examples(frame, wordpiece.load(tokenizer_folder), max_tokens=task.max_tokens)
+    if arguments.quick:
+        data.splits["train"] = first(data, 600)
+    if arguments.labels:
+        data.splits["train"] = first(data, arguments.labels)
+    scores, _ = baselines.tfidf(data, BaselinesParams(**params["baselines"]).tfidf)
+    result: dict[str, Any] = {"accuracy_tfidf_lr": accuracy(scores["test"], data)}
+    for key in ("mlm_loss", "mlm_accuracy", "accuracy", "accuracy_no_pretraining", "validation_accuracy"):
+        result[key] = []
+    for seed in arguments.seeds:
+        one = PretrainParams(**{**params["pretrain"], "seed": seed})
+        with tempfile.TemporaryDirectory() as scratch:
+            folder = (arguments.keep / f"seed-{seed}") if arguments.keep else Path(scratch)
+            if not (folder / "results.json").exists():
+                pretrain(store, one, folder, tokenizer_folder)
+            results = json.loads((folder / "results.json").read_text())
+            for key in ("mlm_loss", "mlm_accuracy"):
+                result[key].append(results[key])
+            if arguments.pretrain_only:
+                continue
+            tuning = FinetuneParams(**{**params["finetune"], "seed": seed})
+            for key, init in (("accuracy", folder), ("accuracy_no_pretraining", None)):
+                if init is None and arguments.skip_no_pretraining:
+                    continue
+                config = huggingface.load_config(folder, made_by="pretrain")
+                tuned = tune(data, config=config, pretrained=init, task=task, params=tuning, what=f"{key} {seed}")
+                logits = inference.predict_logits(tuned.model, data.splits["test"].ids, precision="float32")
+                result[key].append(accuracy(logits, data))
+                if init is not None:
+                    best = next(r for r in tuned.run.history if r["step"] == tuned.run.best_step)
+                    result["validation_accuracy"].append(best["validation_accuracy"])
+        print(json.dumps(result), file=sys.stderr, flush=True)
+    gains = (
+        np.subtract(result["accuracy"], result["accuracy_no_pretraining"]) if result["accuracy_no_pretraining"] else []
+    )
+    if len(gains) > 1:
+        half = 1.96 * np.std(gains, ddof=1) / len(gains) ** 0.5
+        result |= {"gain": list(gains), "gain_ci95": [float(np.mean(gains) - half), float(np.mean(gains) + half)]}
+    for key, values in result.items():
+        print(f"{key:<26} {np.round(values, 4)}")
+    print(json.dumps(result))
+
+
+def pretrain(store: TokenStore, params: PretrainParams, folder: Path, tokenizer: Path) -> None:
+    """Pretrain into a model folder, its figures beside the weights."""
+    prepare(threads=params.threads, seed=params.seed)
+    held_out = stage.fixed_batches(store["validation"], params, store.vocab_size)
+    model = stage.build_model(store, params).to(pick_device())
+    outcome = stage.fit(model, store, params, held_out=held_out, probe=held_out[:1], checkpoints=None)
+    folder.mkdir(parents=True, exist_ok=True)
+    huggingface.save_model(model, folder)
+    shutil.copyfile(tokenizer / "tokenizer.json", folder / "tokenizer.json")
+    results = stage.summarise(outcome, model, store, held_out=held_out)
+    (folder / "results.json").write_text(json.dumps(results | {"history": outcome.history}))
+
+
+def first(data: TaskData, count: int) -> Any:
+    """The first ``count`` training examples; their order is that of their hashes, which is random."""
+    split = data.splits["train"]
+    order = np.argsort(split.example_ids)[:count]
+    return type(split)(
+        example_ids=[split.example_ids[i] for i in order],
+        texts=[split.texts[i] for i in order],
+        targets=split.targets[order],
+        ids=[split.ids[i] for i in order],
+    )
+
+
+def accuracy(scores: np.ndarray, data: TaskData) -> float:
+    """Share of test examples whose highest score is that of their label."""
+    return float((scores.argmax(1) == data.splits["test"].targets).mean())
+
+
+if __name__ == "__main__":
+    main()
