@@ -14,6 +14,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from glob import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,6 +57,7 @@ def atomic_file(target: Path) -> Iterator[Path]:
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     with storage_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(target)
         try:
             yield temporary
             with temporary.open("rb+") as handle:
@@ -78,7 +80,8 @@ def atomic_folder(target: Path) -> Iterator[Path]:
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     retired = target.with_name(f".{target.name}.{os.getpid()}.old")
     with storage_errors(target):
-        shutil.rmtree(temporary, ignore_errors=True)
+        _sweep(target)
+        _remove(temporary)
         temporary.mkdir(parents=True)
         try:
             yield temporary
@@ -88,10 +91,46 @@ def atomic_folder(target: Path) -> Iterator[Path]:
                         os.fsync(handle.fileno())
             if target.exists():
                 target.replace(retired)
-            temporary.replace(target)
+            try:
+                temporary.replace(target)
+            except OSError:
+                if retired.exists():
+                    retired.replace(target)
+                raise
         finally:
-            shutil.rmtree(temporary, ignore_errors=True)
-            shutil.rmtree(retired, ignore_errors=True)
+            _remove(temporary)
+            _remove(retired)
+
+
+def _sweep(target: Path) -> None:
+    """Clear away what killed processes left beside ``target``; one killed between two renames gets its old one back."""
+    for kind in ("old", "tmp"):
+        for path in target.parent.glob(f".{escape(target.name)}.*.{kind}"):
+            number = path.name.removesuffix(f".{kind}").rpartition(".")[2]
+            if not number.isdigit() or _is_alive(int(number)):
+                continue
+            if kind == "old" and not target.exists():
+                path.replace(target)
+            else:
+                _remove(path)
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        return True
+    return True
+
+
+def _remove(path: Path) -> None:
+    """Remove a file or a folder, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def write_text(target: Path, text: str) -> None:
@@ -130,7 +169,7 @@ def read_json(path: Path, *, made_by: str) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise missing(path, made_by=made_by) from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (json.JSONDecodeError, UnicodeDecodeError, OSError) as error:
         raise damaged(path, str(error), made_by=made_by) from error
 
 
@@ -161,8 +200,8 @@ def read_parquet(path: Path, *, columns: list[str], made_by: str) -> pd.DataFram
         return pd.read_parquet(path, columns=columns)
     except FileNotFoundError as error:
         raise missing(path, made_by=made_by) from error
-    except (pa.ArrowInvalid, OSError) as error:
-        raise damaged(path, str(error).splitlines()[0], made_by=made_by) from error
+    except (pa.ArrowException, OSError) as error:
+        raise damaged(path, (str(error) or type(error).__name__).splitlines()[0], made_by=made_by) from error
 
 
 def missing(path: Path, *, made_by: str) -> ArtifactError:

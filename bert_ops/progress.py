@@ -76,7 +76,7 @@ def note(text: str) -> None:
 
 def duration(seconds: float) -> str:
     """Seconds as a person says them: "45 s", "3 min 20 s", "2 h 5 min"."""
-    if math.isnan(seconds):
+    if not math.isfinite(seconds):
         return "unknown time"
     whole = round(seconds)
     if whole < 60:

@@ -84,7 +84,9 @@ def test_int8_graph_stays_close_and_shrinks(kind):
     fp32, int8 = export(model, opset=17, int8=False), export(model, opset=17, int8=True)
     ids, attend = batch(np.random.default_rng(3), 4, 20)
     expected = pytorch_scorer(model)(ids, attend)
-    difference = np.abs(onnx_scorer(int8, threads=1)(ids, attend) - expected)[attend.astype(bool) if expected.ndim == 3 else ...]
+    difference = np.abs(onnx_scorer(int8, threads=1)(ids, attend) - expected)[
+        attend.astype(bool) if expected.ndim == 3 else ...
+    ]
     assert 0 < difference.max() < 0.3 * expected.std()
     assert len(int8) < 0.4 * len(fp32)
     floats = sum(len(t.raw_data) for t in onnx.load_from_string(int8).graph.initializer if t.data_type == 1)

@@ -35,7 +35,9 @@ def quick_params(params, tmp_path_factory):
     """params.yaml with a short latency run."""
 
     def write(**changes):
-        value = params | {"compress": params["compress"] | {"latency": {"runs": 10, "warmup": 1, "tokens": 16}} | changes}
+        value = params | {
+            "compress": params["compress"] | {"latency": {"runs": 10, "warmup": 1, "tokens": 16}} | changes
+        }
         path = tmp_path_factory.mktemp("params") / "params.yaml"
         path.write_text(yaml.safe_dump(value), encoding="utf-8")
         return path
@@ -129,6 +131,7 @@ def test_predict_runs_without_torch_and_our_code(made, sources, tmp_path):
         cwd=tmp_path,
         env={"LC_ALL": "C"},
         timeout=60,
+        check=False,
     )
     assert done.returncode == 0, done.stderr.decode()
     lines = [line.split("\t") for line in done.stdout.decode().splitlines()]
