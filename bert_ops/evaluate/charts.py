@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from html import escape
 
 _WIDTH, _HEIGHT = 720, 300
-_LEFT, _RIGHT, _TOP, _BOTTOM = 56, 16, 34, 42
+_LEFT, _RIGHT, _TOP, _BOTTOM = 56, 28, 34, 42
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,9 @@ def line_chart(lines: Sequence[Line], *, x_title: str, y_title: str) -> str:
 
 def ticks(low: float, high: float, *, about: int = 5) -> list[float]:
     """Round positions that span [low, high] from just below to just above: steps of 1, 2 or 5 times a power of ten."""
-    span = high - low or abs(high) or 1.0
+    span = high - low
+    if span <= 1e-9 * max(abs(low), abs(high)) or span < 1e-300:  # flat, as far as a drawing goes
+        span = max(abs(high), 1e-9)
     power = 10.0 ** math.floor(math.log10(span / about))
     step = next(power * unit for unit in (1, 2, 5, 10) if span / (power * unit) <= about)
     first = math.floor(low / step)

@@ -156,7 +156,7 @@ def _compression(task: Task) -> str:
             f'<span class="{"good" if gate["passed"] else "bad"}">{"pass" if gate["passed"] else "fail"}</span>',
             _prose(gate["why"]),
         ]
-        for _, gate in sorted(task.promotion.get("gates").items())
+        for _, gate in sorted(task.promotion.get("gates").items(), key=lambda item: (item[1]["passed"], item[0]))
     ]
     link, speed = f"compress/{task.name}/index.html", f"speed/compress-{task.name}.html"
     return (

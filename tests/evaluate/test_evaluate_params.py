@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
+from types import ModuleType
 
 import pytest
+import yaml
 from evaluate_tree import write_params
 
 from bert_ops.errors import InputError
+from bert_ops.evaluate import index, promotion, stage
 from bert_ops.evaluate.params import EvaluateParams, PromoteParams, ReportParams
 from bert_ops.schema import load_section
 
@@ -48,3 +52,27 @@ def test_smoothing_must_leave_a_curve(tmp_path: Path) -> None:
 def test_an_unknown_verdict_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"`promote\.reject_overfitting\.0` is 'overfit'"):
         load_section(write_params(tmp_path, promote__reject_overfitting=["overfit"]), "promote", PromoteParams)
+
+
+@pytest.mark.parametrize(
+    ("name", "module"),
+    [("evaluate", stage), ("promote", promotion), ("report", index)],
+    ids=lambda value: str(value)[:9],
+)
+def test_dvc_passes_exactly_the_options_that_the_stage_requires(root: Path, name: str, module: ModuleType) -> None:
+    stages = yaml.safe_load((root / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+    command = stages[name].get("do", stages[name])["cmd"].replace("${key}", "sentiment").split()
+    assert command[:4] == ["python", "-m", "bert_ops", name]
+    parser = argparse.ArgumentParser(exit_on_error=False)
+    module.add_arguments(parser)
+    parsed = parser.parse_args(command[4:])
+    required = {action.dest for action in parser._actions if action.required}
+    assert required == set(vars(parsed))
+    assert all(action.help for action in parser._actions)
+
+
+def test_every_task_has_its_confusion_plot(root: Path) -> None:
+    pipeline = yaml.safe_load((root / "dvc.yaml").read_text(encoding="utf-8"))
+    tasks = yaml.safe_load((root / "params.yaml").read_text(encoding="utf-8"))["tasks"]
+    drawn = {path for entry in pipeline["plots"] for path in entry}
+    assert {f"reports/evaluate/{task}/confusion.csv" for task in tasks} <= drawn
