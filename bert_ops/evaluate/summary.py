@@ -102,7 +102,8 @@ def _pretraining(root: Path) -> Iterator[str]:
 def _task(root: Path, task: str, paint: Paint) -> Iterator[str]:
     figures = _read(root, f"evaluate/{task}")
     if figures is None:
-        yield from _entry(f"Task {task}", _not_run(f"evaluate@{task}"))
+        yield paint("bold", f"Task {task}")
+        yield from _entry("  Scores", _not_run(f"evaluate@{task}"))
     else:
         yield from _scores(figures, task, paint)
     yield from _compressed(root, task, paint)
@@ -160,7 +161,7 @@ def _read(root: Path, name: str) -> Figures | None:
 
 
 def _not_run(stage: str) -> str:
-    return f"stage {stage} has not run yet: `dvc repro {stage}`"
+    return f"stage {stage} has not run: `dvc repro {stage}`"
 
 
 def _entry(label: str, text: str, *, paint: Callable[[str], str] = str) -> Iterator[str]:

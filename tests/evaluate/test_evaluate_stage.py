@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 from pathlib import Path
@@ -89,6 +90,13 @@ def test_report_is_self_contained_small_and_in_order(evaluated: Path) -> None:
     for title in ("Scores on the test split", "Loss while fine-tuning", "Calibration", "Overfitting: yes", "Examples"):
         assert any(title in shown_title for shown_title in titles), title
     assert titles.index("Most confident mistakes") < len(titles) - 1
+
+
+def test_evidently_is_told_not_to_track(evaluated: Path) -> None:
+    from evidently.telemetry import event_logger
+
+    assert os.environ["DO_NOT_TRACK"] == "1"
+    assert event_logger.is_enabled() is False
 
 
 def test_report_draws_the_curves_and_where_something_happened(evaluated: Path) -> None:

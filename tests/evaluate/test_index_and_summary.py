@@ -164,7 +164,7 @@ def test_summary_shows_what_a_run_gave_in_80_columns(tree: Path) -> None:
         "the same network without pretraining",
         "1.90 MB (5.90 MB in float32), a text in 0.61 ms (1.21 ms)",
         "make ui",
-        "stage report has not run yet",
+        "stage report has not run",
     ):
         assert shown in text, shown
     assert "Overfitting: the validation loss stands" in text
@@ -189,7 +189,7 @@ def test_summary_names_the_stages_that_have_not_run(tmp_path: Path) -> None:
         f"promote@{TASK}",
         "report",
     ):
-        assert f"stage {stage} has not run yet: `dvc repro {stage}`" in text
+        assert f"stage {stage} has not run: `dvc repro {stage}`" in text
 
 
 def test_summary_command_writes_no_colour_into_a_pipe(
