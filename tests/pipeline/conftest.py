@@ -74,7 +74,7 @@ def shrink(params: dict) -> dict:
         "evaluations_per_epoch": 8,
         "probe_examples": 30,
     }
-    params["evaluate"] |= {"threads": 1, "bootstrap_resamples": 200, "report_examples": 20}
+    params["evaluate"] |= {"threads": 1, "bootstrap_resamples": 200, "report_examples": 50}
     for task in params["tasks"].values():
         task["max_tokens"] = 64
     return params
