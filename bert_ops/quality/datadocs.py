@@ -97,7 +97,8 @@ def _repeatable(document: dict[str, Any]) -> dict[str, Any]:
                 "exception_info": {
                     "raised_exception": error is not None,
                     "exception_message": escape(error or "") or None,
-                    "exception_traceback": None,
+                    # The renderer takes no None here; a traceback names paths of this machine.
+                    "exception_traceback": "" if error is not None else None,
                 },
             }
         )

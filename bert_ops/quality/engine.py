@@ -51,10 +51,7 @@ def run_suites(frames: Mapping[str, pd.DataFrame], suites: Sequence[Suite]) -> V
     """
     with quiet():
         gx = _great_expectations()
-        context = gx.get_context(mode="ephemeral")
-        context.enable_analytics(enable=False)
-        context.variables.progress_bars = _no_progress_bars()
-        source = context.data_sources.add_pandas("bert_ops")
+        source = _context(gx).data_sources.add_pandas("bert_ops")
         raw = [_evaluate(gx, source, suite, frames[suite.name]) for suite in suites]
     results = [
         _plain(suite, check, outcome)
@@ -94,10 +91,20 @@ def _great_expectations() -> Any:
     return gx
 
 
-def _no_progress_bars() -> Any:
-    from great_expectations.data_context.types.base import ProgressBarsConfig
+def _context(gx: Any) -> Any:
+    """Make a context in memory: no stores on disk, no site, no progress bars, no analytics."""
+    from great_expectations.data_context.types.base import (
+        DataContextConfig,
+        InMemoryStoreBackendDefaults,
+        ProgressBarsConfig,
+    )
 
-    return ProgressBarsConfig(globally=False)
+    config = DataContextConfig(
+        store_backend_defaults=InMemoryStoreBackendDefaults(init_temp_docs_sites=False),
+        progress_bars=ProgressBarsConfig(globally=False),
+        analytics_enabled=False,
+    )
+    return gx.get_context(mode="ephemeral", project_config=config)
 
 
 def _evaluate(gx: Any, source: Any, suite: Suite, frame: pd.DataFrame) -> dict[str, Any]:

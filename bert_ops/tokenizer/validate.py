@@ -185,7 +185,8 @@ def source_table(store: TokenStore, counts: dict[str, Counts], sentences: pd.Dat
         if found.unknown is not None and len(part) == len(found.unknown):
             parts.append(part[["source", "split"]].assign(tokens=store[split].lengths(), unknown=found.unknown))
     if not parts:
-        return pd.DataFrame(columns=["source", "split", "tokens", "unknown", "unknown_share"])
+        empty = pd.DataFrame(columns=["source", "split", "tokens", "unknown", "unknown_share"])
+        return empty.astype({"tokens": "int64", "unknown": "int64", "unknown_share": "float64"})
     table = pd.concat(parts).groupby(["source", "split"], as_index=False)[["tokens", "unknown"]].sum()
     return table.assign(unknown_share=table["unknown"] / table["tokens"])
 
