@@ -115,10 +115,7 @@ def judge(
     loss_above = generalization_loss(running_median(history.validation_loss, window=params.smoothing))
     trend = mann_kendall(history.validation_loss[-max(_MIN_TAIL, evaluations // 2) :])
     train = running_median(history.train_loss, window=params.smoothing)
-    difference = paired = None
-    if validation_losses is not None:
-        differences = np.asarray(validation_losses[-1] - validation_losses[best], dtype=np.float64)
-        difference, paired = float(differences.mean()), bootstrap_means(differences, resamples=resamples, rng=rng)
+    difference, paired = _last_against_best(validation_losses, best, resamples=resamples, rng=rng)
     evidence: dict[str, bool | None] = {
         "generalization_loss": bool(loss_above[-1] > params.generalization_loss),
         "rising_trend": bool(trend < params.significance),
@@ -128,6 +125,7 @@ def judge(
     verdict = decide(evidence)
     kept = int(history.step[-1]) if kept_step is None else kept_step
     accuracy_verdict, points = _accuracy(history, best, limit=params.accuracy_points)
+    falling = mann_kendall(-history.validation_loss[-_MIN_TAIL:])
     facts: dict[str, Any] = {
         "verdict": verdict,
         "flag": verdict == "fail",
@@ -143,7 +141,7 @@ def judge(
         "onset_step": _onset(history.step, loss_above, threshold=params.generalization_loss),
         "return_to_step": int(history.step[best]),
         "last_step": int(history.step[-1]),
-        "still_falling": bool(mann_kendall(-history.validation_loss[-_MIN_TAIL:]) < params.significance),
+        "still_falling": bool(falling < params.significance),
         "accuracy_verdict": accuracy_verdict,
         "accuracy_points_lost": points,
         "evaluations": evaluations,
@@ -189,6 +187,15 @@ def mann_kendall(values: Floats) -> float:
     if spread <= 0.0:
         return 1.0
     return float(ndtr(-(score - np.sign(score)) / np.sqrt(spread)))
+
+
+def _last_against_best(
+    losses: Floats | None, best: int, *, resamples: int, rng: np.random.Generator
+) -> tuple[float | None, Floats | None]:
+    if losses is None:
+        return None, None
+    differences = np.asarray(losses[-1] - losses[best], dtype=np.float64)
+    return float(differences.mean()), bootstrap_means(differences, resamples=resamples, rng=rng)
 
 
 def _onset(step: NDArray[np.int64], loss_above: Floats, *, threshold: float) -> int | None:
