@@ -107,9 +107,9 @@ def judge(
     """
     evaluations = len(history.step)
     assert validation_losses is None or validation_losses.shape[0] == evaluations
-    gap, gap_interval = _gap(history, validation_losses, resamples=resamples, rng=rng)
+    gap = _gap(history, validation_losses, resamples=resamples, rng=rng)
     if evaluations < params.min_evaluations:
-        return _not_enough(history, params, gap=gap, gap_interval=gap_interval, kept_step=kept_step)
+        return _not_enough(history, params, gap=gap, kept_step=kept_step)
 
     best = int(np.argmin(history.validation_loss))
     loss_above = generalization_loss(running_median(history.validation_loss, window=params.smoothing))
@@ -124,7 +124,6 @@ def judge(
     }
     verdict = decide(evidence)
     kept = int(history.step[-1]) if kept_step is None else kept_step
-    accuracy_verdict, points = _accuracy(history, best, limit=params.accuracy_points)
     falling = mann_kendall(-history.validation_loss[-_MIN_TAIL:])
     facts: dict[str, Any] = {
         "verdict": verdict,
@@ -136,14 +135,12 @@ def judge(
         "trend_p_value": trend,
         "last_minus_best": difference,
         "last_minus_best_ci95": None if paired is None else percentile_interval(paired).as_list(),
-        "gap": gap,
-        "gap_ci95": gap_interval,
+        **gap,
         "onset_step": _onset(history.step, loss_above, threshold=params.generalization_loss),
         "return_to_step": int(history.step[best]),
         "last_step": int(history.step[-1]),
         "still_falling": bool(falling < params.significance),
-        "accuracy_verdict": accuracy_verdict,
-        "accuracy_points_lost": points,
+        **_accuracy(history, best, limit=params.accuracy_points),
         "evaluations": evaluations,
     }
     headline, advice = words(facts)
@@ -206,31 +203,26 @@ def _onset(step: NDArray[np.int64], loss_above: Floats, *, threshold: float) -> 
 
 def _gap(
     history: History, validation_losses: Floats | None, *, resamples: int, rng: np.random.Generator
-) -> tuple[float | None, list[float] | None]:
+) -> dict[str, Any]:
     if len(history.step) == 0:
-        return None, None
+        return {"gap": None, "gap_ci95": None}
     train = float(history.train_loss[-1])
     gap = float(history.validation_loss[-1]) - train
     if validation_losses is None:
-        return gap, None
+        return {"gap": gap, "gap_ci95": None}
     means = bootstrap_means(np.asarray(validation_losses[-1], dtype=np.float64), resamples=resamples, rng=rng)
-    return gap, percentile_interval(means - train).as_list()
+    return {"gap": gap, "gap_ci95": percentile_interval(means - train).as_list()}
 
 
-def _accuracy(history: History, best: int, *, limit: float) -> tuple[str, float | None]:
+def _accuracy(history: History, best: int, *, limit: float) -> dict[str, Any]:
     if history.validation_accuracy is None:
-        return "not_measured", None
+        return {"accuracy_verdict": "not_measured", "accuracy_points_lost": None}
     points = 100.0 * float(history.validation_accuracy[best] - history.validation_accuracy[-1])
-    return ("lost" if points >= limit else "kept"), points
+    return {"accuracy_verdict": "lost" if points >= limit else "kept", "accuracy_points_lost": points}
 
 
 def _not_enough(
-    history: History,
-    params: OverfittingParams,
-    *,
-    gap: float | None,
-    gap_interval: list[float] | None,
-    kept_step: int | None,
+    history: History, params: OverfittingParams, *, gap: dict[str, Any], kept_step: int | None
 ) -> Overfitting:
     count = len(history.step)
     return Overfitting(
@@ -243,8 +235,7 @@ def _not_enough(
         trend_p_value=None,
         last_minus_best=None,
         last_minus_best_ci95=None,
-        gap=gap,
-        gap_ci95=gap_interval,
+        **gap,
         onset_step=None,
         return_to_step=int(history.step[np.argmin(history.validation_loss)]) if count else None,
         last_step=int(history.step[-1]) if count else None,
