@@ -2,7 +2,7 @@
 
 As it comes, the page loads some fifteen scripts, styles and fonts from elsewhere and a logo that counts visits, and
 holds load times and random ids. The view's templates that do so are replaced here; the tables are rendered by Great
-Expectations. Collapsed parts are native ``<details>``, so that no script is needed.
+Expectations.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ table { border-collapse:collapse; width:100%; margin:.5rem 0; font-size:.94rem }
 .ge-section > .row > .table-responsive > table > tbody > tr > td:first-child { width:5.5rem }
 .ge-section > .row > .table-responsive > table > tbody > tr > td:last-child { width:12rem }
 .badge { background:var(--card); border:1px solid var(--line); border-radius:.25rem; padding:0 .3rem; font-size:.9em }
-.text-success { color:var(--good) } .text-danger { color:var(--bad) } i.fas { font-style:normal; font-weight:700 }
+.text-success { color:var(--good) } .text-danger,
+.text-warning { color:var(--bad) } i.fas { font-style:normal; font-weight:700 }
 i.fa-times::before { content:"\\2717" } i.fa-check-circle::before { content:"\\2713" }
 i.fa-exclamation-triangle::before { content:"!" } pre { white-space:pre-wrap }
 nav a { margin-right:.9rem; white-space:nowrap } ul { padding-left:1.2rem } @media print { body { max-width:none } }
@@ -49,10 +50,8 @@ _TEMPLATES = {
 {% for section in sections %}{% set section_loop = loop -%}{% include 'section.j2' %}{% endfor %}
 </body></html>
 """,
-    "collapse.j2": """<details>
-<summary>{{ content_block.get("collapse_toggle_link", "More") | render_content_block }}</summary>
-{% for block in content_block["collapse"] %}{{ block | render_content_block }}{% endfor %}</details>
-""",
+    # Only tracebacks are collapsed, and those are left out.
+    "collapse.j2": "",
 }
 
 
@@ -96,7 +95,7 @@ def _repeatable(document: dict[str, Any]) -> dict[str, Any]:
                 "result": _escaped(result),
                 "exception_info": {
                     "raised_exception": error is not None,
-                    "exception_message": escape(error or "") or None,
+                    "exception_message": error,
                     # The renderer takes no None here; a traceback names paths of this machine.
                     "exception_traceback": "" if error is not None else None,
                 },

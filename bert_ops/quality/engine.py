@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 #: Significant digits of an observed figure; more would carry the rounding of a sum into the report.
-_DIGITS = 6
+_DIGITS = 9
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,18 @@ def _evaluate(gx: Any, source: Any, suite: Suite, frame: pd.DataFrame) -> dict[s
     document: dict[str, Any] = _native(result.to_json_dict())
     document["results"].sort(key=lambda outcome: outcome["expectation_config"]["meta"]["index"])
     assert len(document["results"]) == len(suite.checks)
+    for outcome in document["results"]:
+        if "element_count" not in outcome["result"]:
+            # Members of sets come in the order of Python's string hashes, another one in each process.
+            outcome["result"] = _sorted(outcome["result"])
     return document
+
+
+def _sorted(value: Any) -> Any:
+    """Sort every list inside."""
+    if isinstance(value, dict):
+        return {key: _sorted(item) for key, item in value.items()}
+    return sorted(value, key=str) if isinstance(value, list) else value
 
 
 def _expectation(gx: Any, index: int, check: Check) -> Any:
@@ -165,10 +176,16 @@ def _plain(suite: Suite, check: Check, outcome: dict[str, Any]) -> dict[str, Any
 def _observed(outcome: dict[str, Any]) -> Any:
     """Return the observed figure, or how many rows fail, or why the check could not be evaluated."""
     result = outcome["result"]
+    if "partial_missing_list" in result or isinstance(result.get("observed_value"), list):
+        # Of a set, what is absent tells more than what is there.
+        mismatched = (result.get("details") or {}).get("mismatched") or {}
+        absent = result.get("partial_missing_list") or mismatched.get("missing") or []
+        return f"missing: {', '.join(map(str, absent))}" if absent else "none is missing"
     if result.get("observed_value") is not None:
         return result["observed_value"]
     if "element_count" in result:
-        return f"{result['unexpected_count']:,} of {result['element_count']:,} rows fail"
+        failed, rows = result["unexpected_count"], result["element_count"]
+        return f"{failed:,} of {rows:,} rows fail" if failed else f"all {rows:,} rows hold"
     message = exception_message(outcome.get("exception_info") or {})
     return f"not evaluated: {message}" if message else None
 

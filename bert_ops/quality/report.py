@@ -73,11 +73,11 @@ def verdict(summary: dict[str, Any]) -> str:
 def observed(result: dict[str, Any]) -> str:
     """Say what was observed."""
     value = result["observed"]
-    if isinstance(value, list):
-        return ", ".join(map(str, value)) or "nothing"
     if value is None:
         return "nothing"
-    text = f"{value:,.6g}" if isinstance(value, int | float) and not isinstance(value, bool) else str(value)
+    text = str(value)
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        text = f"{int(value):,}" if value == int(value) else f"{value:,.6g}"
     percent = result["unexpected_percent"]
     return f"{text} ({percent:.3g}%)" if percent else text
 

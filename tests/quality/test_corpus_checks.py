@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from bert_ops.quality import datadocs
 from bert_ops.quality.engine import run_suites
 from bert_ops.quality.frames import Corpus
 from bert_ops.quality.params import ValidateCorpusParams
@@ -229,11 +230,24 @@ def test_scattered_sentences_are_out_of_order(corpus: Corpus, params: ValidateCo
 def test_a_check_that_cannot_be_evaluated_fails_and_says_why(corpus: Corpus, params: ValidateCorpusParams) -> None:
     tables = corpus_tables(corpus, params)
     tables["sources"] = tables["sources"].drop(columns="rejected_share")
-    summary = run_suites(tables, [_suite(corpus, params, "sources")]).summary
-    failed = [r for r in summary["results"] if not r["success"]]
+    validation = run_suites(tables, [_suite(corpus, params, "sources")])
+    failed = [r for r in validation.summary["results"] if not r["success"]]
     assert len(failed) == 1
     assert 'The column "rejected_share"' in failed[0]["observed"]
     assert failed[0]["observed"].startswith("not evaluated:")
+    page = datadocs.render(validation)["sources"]
+    assert 'The column "rejected_share" in BatchData' in page
+    assert "Traceback (most" not in page
+
+
+def test_absent_members_of_a_set_are_named(corpus: Corpus, params: ValidateCorpusParams) -> None:
+    broken = replace(corpus, documents=only_train(corpus.documents))
+    tables = corpus_tables(broken, params)
+    tables["documents"] = tables["documents"].drop(columns="source")
+    results = run_suites(tables, [_suite(broken, params, "documents")]).summary["results"]
+    observed = {r["what"]: r["observed"] for r in results}
+    assert observed["Each split has documents"] == "missing: test, validation"
+    assert observed["The required columns are there"] == "missing: source"
 
 
 def test_failing_rows_are_named_by_id_and_excerpt(corpus: Corpus, params: ValidateCorpusParams) -> None:

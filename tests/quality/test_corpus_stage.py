@@ -30,6 +30,7 @@ def planted() -> Corpus:
     corpus.documents.loc[5, "split"] = PLANTED
     corpus.documents.loc[7:9, "doc_id"] = "same"
     corpus.documents.loc[11, "text"] = "<script>alert(1)</script>" * 50
+    corpus.sentences["split"] = "train"
     corpus.examples["sentiment"].loc[3, "label"] = None
     corpus.examples["sentiment"].loc[4, "label"] = PLANTED
     corpus.examples["entities"].loc[3, "spans"] = '[[0, 900, "<PER>"]]'
