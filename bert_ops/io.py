@@ -7,14 +7,16 @@ Every reader turns a missing or damaged file into an :class:`~bert_ops.errors.Ar
 
 from __future__ import annotations
 
+import csv
 import errno
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from glob import escape
+from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -147,6 +149,16 @@ def write_json(target: Path, value: Any) -> None:
 
     """
     write_text(target, dump_json(value))
+
+
+def write_tsv(target: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write rows as tab-separated values with a header, as ``dvc plots`` reads them; a missing figure is empty."""
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    text = StringIO()
+    writer = csv.DictWriter(text, columns, delimiter="\t", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(target, text.getvalue())
 
 
 def dump_json(value: Any) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,8 +60,12 @@ class Source:
 
 
 def asset_key(stage: Stage) -> Key:
-    """Key of a stage's asset: ``finetune@sentiment`` is ``("finetune", "sentiment")``."""
-    return stage.parts
+    """Key of a stage's asset: ``finetune@sentiment`` is ``finetune_sentiment``.
+
+    Dagster's graph shows only the last part of a key, so that ``finetune/sentiment`` and ``evaluate/sentiment`` would
+    look the same; "@" is not allowed in it.
+    """
+    return (re.sub(r"[^A-Za-z0-9_]+", "_", stage.name),)
 
 
 def sources_of(pipeline: Pipeline, name: str) -> tuple[Source, ...]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +11,9 @@ import numpy as np
 from bert_ops.finetune.examples import TaskData, encode_examples, read_examples
 from bert_ops.finetune.params import FinetuneParams, TaskParams
 from bert_ops.finetune.tuning import Tuned, tune
-from bert_ops.io import atomic_folder, write_json, write_text
+from bert_ops.io import atomic_folder, write_json, write_text, write_tsv
 from bert_ops.model import huggingface
 from bert_ops.model.encoder import parameter_count
-from bert_ops.pretrain.stage import TOKENIZER_FILES, tsv
 from bert_ops.progress import note
 from bert_ops.schema import load_section
 from bert_ops.tokenizer import wordpiece
@@ -49,7 +47,7 @@ def run(arguments: argparse.Namespace) -> None:
     best = next(row for row in tuned.run.history if row["step"] == tuned.run.best_step)
     with atomic_folder(arguments.out) as folder:
         save_task_model(tuned, data, folder, task=task, tokenizer=arguments.init, name=arguments.task)
-    write_text(arguments.history, tsv(tuned.run.history))
+    write_tsv(arguments.history, tuned.run.history)
     write_json(arguments.metrics, metrics(tuned, data, best))
     note(
         f"{what}: validation accuracy {best['validation_accuracy']:.1%}, loss {best['validation_loss']:.3f} "
@@ -68,8 +66,7 @@ def save_task_model(
         label2id={label: i for i, label in enumerate(data.labels)},
         max_tokens=task.max_tokens,
     )
-    for file in TOKENIZER_FILES:
-        shutil.copyfile(tokenizer / file, folder / file)
+    wordpiece.copy(tokenizer, folder)
     (folder / "training").mkdir()
     np.save(folder / "training" / "validation_losses.npy", tuned.validation_losses)
     write_json(folder / "training" / "training.json", {"kept_step": tuned.run.best_step, "steps": tuned.run.step})

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import csv
-import io
-import shutil
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
@@ -14,7 +11,7 @@ from typing import Any
 import torch
 
 from bert_ops.errors import ArtifactError
-from bert_ops.io import atomic_folder, file_sha256, rerun, write_json, write_text
+from bert_ops.io import atomic_folder, file_sha256, rerun, write_json, write_text, write_tsv
 from bert_ops.model import embedding_init, huggingface
 from bert_ops.model.encoder import PretrainingModel, parameter_count
 from bert_ops.page import page, table
@@ -24,14 +21,12 @@ from bert_ops.pretrain.params import PretrainParams
 from bert_ops.progress import duration, note
 from bert_ops.schema import load_section
 from bert_ops.seeding import derive, generator
+from bert_ops.tokenizer import wordpiece
 from bert_ops.tokenizer.store import SplitView, TokenStore
 from bert_ops.training import checkpoint
 from bert_ops.training.device import pick_device, prepare
 from bert_ops.training.loop import Plan, Row, Run, train
 from bert_ops.training.optimizer import adamw, learning_rate_share
-
-#: Files of a tokenizer folder that a model folder carries along.
-TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "tokenizer_config.json", "special_tokens_map.json")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -195,10 +190,9 @@ def save(arguments: argparse.Namespace, model: PretrainingModel, outcome: Run, r
     """Write model folder, curves, results and figures of speed."""
     with atomic_folder(arguments.out) as folder:
         huggingface.save_model(model, folder)
-        for name in TOKENIZER_FILES:
-            shutil.copyfile(arguments.tokenizer / name, folder / name)
+        wordpiece.copy(arguments.tokenizer, folder)
         write_text(folder / "README.md", model_card(results))
-    write_text(arguments.history, tsv(outcome.history))
+    write_tsv(arguments.history, outcome.history)
     write_json(arguments.results, results)
     speed = outcome.tokens_here / outcome.train_seconds if outcome.train_seconds else None
     write_json(arguments.metrics, {**results, "tokens_per_second": speed, "seconds": outcome.train_seconds})
@@ -207,16 +201,6 @@ def save(arguments: argparse.Namespace, model: PretrainingModel, outcome: Run, r
         ["time in optimiser steps", escape(duration(outcome.train_seconds))],
     ]
     write_text(arguments.speed_page, page("Pretraining speed", table(["figure", "on this machine"], rows, numeric=[1])))
-
-
-def tsv(history: list[Row]) -> str:
-    """Rows as tab-separated values with a header, as ``dvc plots`` reads them."""
-    columns = list(dict.fromkeys(name for row in history for name in row))
-    out = io.StringIO()
-    writer = csv.DictWriter(out, columns, delimiter="\t", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(history)
-    return out.getvalue()
 
 
 def model_card(results: dict[str, Any]) -> str:
@@ -239,7 +223,7 @@ def _check_vocabulary(store: TokenStore, tokenizer: Path) -> None:
         ArtifactError: it is missing, or its vocabulary differs.
 
     """
-    for name in TOKENIZER_FILES:
+    for name in wordpiece.FILES:
         if not (tokenizer / name).is_file():
             raise ArtifactError(f"{tokenizer / name} does not exist", remedy=rerun("tokenizer"))
     if file_sha256(tokenizer / "vocab.txt") != store.manifest["vocab_sha256"]:

@@ -6,7 +6,7 @@ the files that ``transformers`` loads.
 
 from __future__ import annotations
 
-import unicodedata
+import shutil
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -19,6 +19,9 @@ from bert_ops.io import damaged, missing, write_json, write_text
 from bert_ops.tokenizer.params import REQUIRED_SPECIAL_TOKENS, TokenizerParams
 
 PAD, UNK, CLS, SEP, MASK = range(5)
+
+#: What a tokenizer folder holds.
+FILES = ("tokenizer.json", "vocab.txt", "tokenizer_config.json", "special_tokens_map.json")
 
 #: Prefix of a piece that continues a word.
 CONTINUATION = "##"
@@ -74,7 +77,7 @@ def train(texts: Iterable[str], params: TokenizerParams) -> Tokenizer:
     if not words:
         raise InputError("there is no text to train a vocabulary on", remedy="check the training split of data/corpus")
     alphabet = _alphabet(words, params.min_frequency)
-    words = {word: count for word, count in words.items() if alphabet.issuperset(word)}
+    words = Counter({word: count for word, count in words.items() if alphabet.issuperset(word)})
     continuations = {f"{CONTINUATION}{character}" for word in words for character in word[1:]}
     fixed = [*params.special_tokens, *sorted(alphabet), *sorted(continuations)]
     if len(fixed) > params.vocab_size:
@@ -149,6 +152,12 @@ def save(tokenizer: Tokenizer, folder: Path, params: TokenizerParams, *, max_len
     write_json(folder / "special_tokens_map.json", names)
 
 
+def copy(source: Path, target: Path) -> None:
+    """Copy a tokenizer's files into a model folder, which carries its tokenizer along."""
+    for name in FILES:
+        shutil.copyfile(source / name, target / name)
+
+
 def load(folder: Path, *, made_by: str = "tokenizer") -> Tokenizer:
     """Load ``tokenizer.json`` from an artifact folder.
 
@@ -163,8 +172,3 @@ def load(folder: Path, *, made_by: str = "tokenizer") -> Tokenizer:
         return Tokenizer.from_file(str(path))
     except Exception as error:  # the library raises bare Exception for any malformed file
         raise damaged(path, str(error).splitlines()[0], made_by=made_by) from error
-
-
-def is_cjk(character: str) -> bool:
-    """Whether a character is a CJK ideograph, which BERT makes a word of its own."""
-    return unicodedata.name(character, "").startswith("CJK")

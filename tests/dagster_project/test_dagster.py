@@ -45,7 +45,7 @@ def runs(result: dg.ExecuteInProcessResult) -> dict[str, str]:
     return found
 
 
-FRESH = {"count": "FRESH", "part/a": "FRESH", "part/b": "FRESH", "join": "FRESH"}
+FRESH = {"count": "FRESH", "part_a": "FRESH", "part_b": "FRESH", "join": "FRESH"}
 
 
 def test_materialize_all_runs_through_dvc_and_then_finds_nothing_to_do(
@@ -119,8 +119,8 @@ def test_sensor_follows_edits_and_repro(
     params = reproduced / "params.yaml"
     params.write_text(params.read_text().replace("x: 2", "x: 3"))
     assert tick() == 1
-    # As `dvc status` has it: what follows part/b is stale only once part/b has a new version.
-    assert statuses(reproduced, instance) == {**FRESH, "part/b": "STALE"}
+    # As `dvc status` has it: what follows part_b is stale only once part_b has a new version.
+    assert statuses(reproduced, instance) == {**FRESH, "part_b": "STALE"}
     dvc(reproduced, "repro")
     assert tick() > 0
     assert statuses(reproduced, instance) == FRESH
@@ -153,3 +153,10 @@ def test_a_new_stage_is_a_new_asset(project: Path) -> None:
         file.write("  last: {cmd: cp out/all.txt out/last.txt, deps: [out/all.txt], outs: [out/last.txt]}\n")
     keys = {spec.key.to_user_string() for spec in build_definitions(project).resolve_all_asset_specs()}
     assert "last" in keys
+
+
+def test_two_stages_that_would_be_one_asset_are_refused(project: Path) -> None:
+    with (project / "dvc.yaml").open("a") as file:
+        file.write("  part_a: {cmd: echo 1 > out/x.txt, outs: [out/x.txt]}\n")
+    spec = next(iter(build_definitions(project).resolve_all_asset_specs()))
+    assert "part_a and part@a" in (spec.description or "") or "part@a and part_a" in (spec.description or "")

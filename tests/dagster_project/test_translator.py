@@ -19,7 +19,7 @@ def test_a_stage_becomes_a_spec(project: Path) -> None:
     assert spec.description is not None and spec.description.startswith("Count lines")
     assert {dep.asset_key.to_user_string() for dep in spec.deps} == {"data/raw", "params/count", "code/count"}
     part = asset_spec(pipeline, pipeline.stage("part@a"))
-    assert part.key == dg.AssetKey(["part", "a"])
+    assert part.key == dg.AssetKey("part_a")
     assert {dep.asset_key.to_user_string() for dep in part.deps} == {"count", "params/parts/a"}
     assert part.code_version != asset_spec(pipeline, pipeline.stage("part@b")).code_version
 

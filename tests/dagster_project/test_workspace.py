@@ -15,7 +15,9 @@ def snapshot(root: Path) -> Snapshot:
 
 def stale(snap: Snapshot) -> set[str]:
     """Stages that were made from something else than what there is, by the versions that Dagster compares."""
-    current = dict(snap.sources) | {tuple(name.split("@")): state.data_version for name, state in snap.stages.items()}
+    current = dict(snap.sources) | {
+        (name.replace("@", "_"),): state.data_version for name, state in snap.stages.items()
+    }
     return {n for n, s in snap.stages.items() if any(current[key] != version for key, version in s.inputs.items())}
 
 
