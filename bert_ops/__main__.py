@@ -11,12 +11,13 @@ import argparse
 import os
 import signal
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
 from bert_ops import __version__
-from bert_ops.errors import BertOpsError, StorageError
+from bert_ops.errors import BertOpsError, InputError, StorageError
 from bert_ops.io import storage_errors
 from bert_ops.progress import dagster_session
 
@@ -75,7 +76,17 @@ def main(argv: list[str] | None = None) -> int:
         parser.print_help()
         return 2
     name, command = argv[0], COMMANDS[argv[0]]
-    module = import_module(command.module)
+    try:
+        module = import_module(command.module)
+    except ModuleNotFoundError as error:
+        package = (error.name or "").split(".")[0]
+        if package == "bert_ops":
+            raise
+        sys.stderr.write(
+            f"bert-ops {name}: the package {package} is not installed\n"
+            "  remedy:  install what is missing with `pip install -e . -c constraints.txt`\n"
+        )
+        return InputError.exit_code
     parser = argparse.ArgumentParser(
         prog=f"bert-ops {name}", description=f"{command.summary[0].upper()}{command.summary[1:]}."
     )
@@ -100,7 +111,7 @@ def root_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def run(work, *, name: str, debug: bool, is_stage: bool) -> int:  # type: ignore[no-untyped-def]
+def run(work: Callable[[], None], *, name: str, debug: bool, is_stage: bool) -> int:
     """Call ``work`` and turn what a user can cause into one message and an exit code."""
     try:
         if is_stage:

@@ -139,3 +139,13 @@ def test_stage_dies_with_the_process_that_started_it():
             return
         time.sleep(0.05)
     pytest.fail(f"process {pid} outlived the one that started it")
+
+
+def test_missing_package_is_named_with_its_remedy(monkeypatch, capsys):
+    def absent(name):
+        raise ModuleNotFoundError(f"No module named {name!r}", name="evidently.core")
+
+    monkeypatch.setattr(cli, "import_module", absent)
+    assert cli.main(["evaluate"]) == InputError.exit_code
+    said = capsys.readouterr().err
+    assert "the package evidently is not installed" in said and "remedy" in said
