@@ -102,7 +102,7 @@ def test_dvc_shows_metrics_and_plots(runs: dict, run_in: Callable) -> None:
     plots = run_in(project, "dvc", "plots", "show", "--out", "dvc_plots")
     assert plots.code == 0, plots.output
     page = (project / "dvc_plots/index.html").read_text()
-    assert "validation_mlm_loss" in page and "plots/finetune/sentiment.tsv" in page
+    assert "validation_mlm_loss" in page and "plots_finetune_sentiment_tsv" in page
 
 
 def test_one_changed_value_runs_only_what_reads_it(runs: dict, run_in: Callable) -> None:
