@@ -56,12 +56,12 @@ clean: ## remove what can be made again (not .venv, not DVC's cache, not your da
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .bert_ops
 	find bert_ops dagster_project tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
-$(READY): pyproject.toml constraints.txt scripts/install.py
+$(READY): pyproject.toml constraints.txt .ci/install.py
 	@if [ -z "$(PYTHON)" ]; then echo "Python 3.11 is needed and not found; name one: make PYTHON=/path/to/python3.11 …" >&2; exit 1; fi
 	@"$(PYTHON)" -c 'import ensurepip, venv' 2>/dev/null || { \
 	  echo "$(PYTHON) cannot make virtual environments; on Debian or Ubuntu: apt-get install python3.11-venv" >&2; exit 1; }
 	@[ -x $(VENV)/bin/python ] || { echo "Creating $(VENV) with $(PYTHON)"; "$(PYTHON)" -m venv $(VENV); }
-	@$(VENV)/bin/python scripts/install.py sample,dev
+	@$(VENV)/bin/python .ci/install.py sample,dev
 	@touch $@
 
 $(DAGSTER_HOME)/dagster.yaml: dagster_project/dagster.yaml

@@ -1,4 +1,4 @@
-"""scripts/install.py: pip's settings reach uv."""
+""".ci/install.py: pip's settings reach uv."""
 
 import importlib.util
 import subprocess
@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture
 def install() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("install", ROOT / "scripts/install.py")
+    spec = importlib.util.spec_from_file_location("install", ROOT / ".ci/install.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

@@ -2,7 +2,7 @@
 
 uv is some ten times faster but reads neither pip.conf nor the PIP_* variables. A machine's administrator set those for
 a reason (a mirror, a certificate, a CPU build of torch in a folder), so they are translated into uv's own variables.
-Standard library only. Usage: ``.venv/bin/python scripts/install.py EXTRA[,EXTRA...]``.
+Standard library only. Usage: ``.venv/bin/python .ci/install.py EXTRA[,EXTRA...]``.
 """
 
 import os
