@@ -38,6 +38,10 @@ class FinetuneParams(Section):
     hidden_dropout: float = Field(ge=0, lt=1, description="share of hidden units dropped while tuning")
     attention_dropout: float = Field(ge=0, lt=1, description="share of attention weights dropped while tuning")
     classifier_dropout: float = Field(ge=0, lt=1, description="share of the features before the classifier dropped")
+    token_masking: float = Field(ge=0, lt=1, description="share of a training text's tokens replaced by [MASK]")
+    average_decay: float = Field(
+        ge=0, lt=1, description="decay of the moving average of the weights that is kept; 0 keeps single steps"
+    )
     optimizer: OptimizerParams
     schedule: FinetuneScheduleParams
     evaluations_per_epoch: int = Field(

@@ -20,9 +20,13 @@ from bert_ops.finetune.params import FinetuneParams, TaskParams
 from bert_ops.model import huggingface
 from bert_ops.model.encoder import EncoderConfig, TaskModel
 from bert_ops.seeding import generator
+from bert_ops.tokenizer.wordpiece import MASK
 from bert_ops.training.device import pick_device, prepare
 from bert_ops.training.loop import Loss, Plan, Row, Run, train
 from bert_ops.training.optimizer import adamw, learning_rate_share
+
+#: Row numbers (B,), token ids (B, T) and attention mask (B, T) of a batch.
+Batch = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]
 
 #: Parts of a pretrained model that a task model takes over; its classifier starts new.
 PRETRAINED_PARTS = ("encoder.", "pooler.")
@@ -77,9 +81,7 @@ def tune(
     return Tuned(model=model, run=run, validation_losses=np.stack(losses))
 
 
-def make_plan(
-    data: TaskData, params: FinetuneParams, *, what: str, losses: list[NDArray[np.float32]]
-) -> Plan[NDArray[np.int64]]:
+def make_plan(data: TaskData, params: FinetuneParams, *, what: str, losses: list[NDArray[np.float32]]) -> Plan[Batch]:
     """Build the plan of the run; each evaluation appends its per-example validation losses to ``losses``."""
     split = data.splits["train"]
     lengths = np.fromiter((len(ids) for ids in split.ids), np.int64, len(split))
@@ -110,15 +112,20 @@ def make_plan(
         )
         return params.optimizer.learning_rate * share
 
-    def batches(step: int) -> Iterator[NDArray[np.int64]]:
-        return batches_from(split, step, batch=params.batch_examples, seed=params.seed)
+    def batches(step: int) -> Iterator[Batch]:
+        rows_of_step = batches_from(split, step, batch=params.batch_examples, seed=params.seed)
+        for number, rows in enumerate(rows_of_step, start=step):
+            rng = generator(params.seed, "masking", number)
+            ids, attend = pad([split.ids[i] for i in rows])
+            yield rows, mask_tokens(ids, rate=params.token_masking, rng=rng), attend
 
     evaluations = params.epochs * params.evaluations_per_epoch
     return Plan(
         what=what,
         total_steps=total,
         batches=batches,
-        loss=lambda model, rows: _loss(model, split, rows),
+        loss=lambda model, batch: _loss(model, split, batch),
+        average_decay=params.average_decay,
         learning_rate=rate,
         evaluate=evaluate,
         evaluate_at=frozenset(round(total * (i + 1) / evaluations) for i in range(evaluations)),
@@ -140,9 +147,19 @@ def _probe(split: Split, params: FinetuneParams) -> Split:
     )
 
 
-def _loss(model: nn.Module, split: Split, rows: NDArray[np.int64]) -> Loss:
+def mask_tokens(ids: NDArray[np.int64], *, rate: float, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Replace a share of the ordinary tokens by ``[MASK]``, so that no single word decides a training text.
+
+    The pretrained encoder has seen masked texts all along, which makes this a kind of dropout that it knows.
+    """
+    if rate == 0.0:
+        return ids
+    return np.where((ids > MASK) & (rng.random(ids.shape) < rate), MASK, ids)
+
+
+def _loss(model: nn.Module, split: Split, batch: Batch) -> Loss:
     device = next(model.parameters()).device
-    ids, attend = pad([split.ids[i] for i in rows])
+    rows, ids, attend = batch
     ids_BT = torch.from_numpy(ids).to(device)
     attend_BT = None if attend.all() else torch.from_numpy(attend).to(device)
     logits = model(ids_BT, torch.zeros_like(ids_BT), attend_BT)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 from bert_ops.errors import InputError
 from bert_ops.progress import Progress, note
 from bert_ops.training import checkpoint as checkpoints
+from bert_ops.training.averaging import WeightAverage
 from bert_ops.training.device import arithmetic
 from bert_ops.training.params import Precision
 
@@ -51,6 +53,7 @@ class Plan(Generic[B]):
         best: figure of the row to minimise when weights are to be kept, or None to keep the last ones.
         clip_norm: largest gradient norm.
         precision: of matrix products.
+        average_decay: decay of the moving average of the weights that is evaluated and kept; 0 for none.
         checkpoint_folder: where to save, or None.
         checkpoint_every_s: seconds between two checkpoints.
 
@@ -66,6 +69,7 @@ class Plan(Generic[B]):
     best: str | None
     clip_norm: float
     precision: Precision
+    average_decay: float = 0.0
     checkpoint_folder: Path | None = None
     checkpoint_every_s: float = 60.0
 
@@ -80,6 +84,7 @@ class Run:
     best_step: int = 0
     best_score: float = math.inf
     best_weights: dict[str, Tensor] | None = None
+    average: WeightAverage | None = None
     skipped_steps: int = 0
     #: Seconds in optimiser steps of this process alone (evaluation and checkpoints excluded), for throughput.
     train_seconds: float = 0.0
@@ -120,6 +125,8 @@ def train(plan: Plan[B], model: nn.Module, optimizer: torch.optim.Optimizer) -> 
         if bool(torch.isfinite(norm)):
             optimizer.step()
             bad_in_a_row = 0
+            if run.average is not None:
+                run.average.update(model, step=run.step + 1)
         else:
             run.skipped_steps += 1
             bad_in_a_row += 1
@@ -143,16 +150,28 @@ def train(plan: Plan[B], model: nn.Module, optimizer: torch.optim.Optimizer) -> 
 
 def _evaluate(plan: Plan[B], model: nn.Module, run: Run, *, gradient_norm: float) -> Row:
     model.eval()
-    with torch.no_grad(), arithmetic(next(model.parameters()).device, plan.precision):
-        row = plan.evaluate(model)
+    weights = nullcontext() if run.average is None else run.average.applied(model)
+    with weights:
+        with torch.no_grad(), arithmetic(next(model.parameters()).device, plan.precision):
+            row = plan.evaluate(model)
+        _keep_best(plan, model, run, row)
     rate = plan.learning_rate(run.step - 1)
     run.history.append(
         {"step": run.step, **row, "learning_rate": rate, "gradient_norm": gradient_norm, "tokens": run.tokens}
     )
-    if plan.best is not None and row[plan.best] < run.best_score:
-        run.best_step, run.best_score = run.step, row[plan.best]
-        run.best_weights = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
     return {name: value for name, value in row.items() if name.startswith("validation")}
+
+
+def _keep_best(plan: Plan[B], model: nn.Module, run: Run, row: Row) -> None:
+    if plan.best is None:
+        # The last weights are kept; if they are averaged, the average is what was measured.
+        better = run.average is not None and run.step == plan.total_steps
+    else:
+        better = row[plan.best] < run.best_score
+        run.best_score = min(run.best_score, row[plan.best])
+    if better:
+        run.best_step = run.step
+        run.best_weights = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
 
 
 def _stop_if_diverged(plan: Plan[B], run: Run, bad_in_a_row: int) -> None:
@@ -167,14 +186,24 @@ def _stop_if_diverged(plan: Plan[B], run: Run, bad_in_a_row: int) -> None:
 def _save(plan: Plan[B], model: nn.Module, optimizer: torch.optim.Optimizer, run: Run) -> None:
     assert plan.checkpoint_folder is not None
     tensors = checkpoints.pack(model, optimizer, run.best_weights)
+    tensors |= {f"average.{name}": tensor for name, tensor in (run.average.tensors if run.average else {}).items()}
     checkpoints.save(plan.checkpoint_folder, checkpoints.Checkpoint(step=run.step, tensors=tensors, state=run.state()))
 
 
 def _resume(plan: Plan[B], model: nn.Module, optimizer: torch.optim.Optimizer) -> Run:
     found = checkpoints.newest(plan.checkpoint_folder) if plan.checkpoint_folder else None
+    average = WeightAverage(model, decay=plan.average_decay) if plan.average_decay else None
     if found is None:
-        return Run()
+        return Run(average=average)
     best = checkpoints.unpack(found.tensors, model, optimizer)
+    if average is not None:
+        average.tensors = {name: found.tensors[f"average.{name}"] for name in average.tensors}
     note(f"{plan.what}: resuming at step {found.step} of {plan.total_steps}")
     score = found.state.pop("best_score")
-    return Run(step=found.step, best_score=math.inf if score is None else score, best_weights=best, **found.state)
+    return Run(
+        step=found.step,
+        best_score=math.inf if score is None else score,
+        best_weights=best,
+        average=average,
+        **found.state,
+    )

@@ -15,10 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bert_ops.errors import ArtifactError, InputError
-from bert_ops.finetune import baselines, examples, stage
+from bert_ops.finetune import baselines, examples, stage, tuning
 from bert_ops.finetune.inference import encode_batch, load_task_model, predict_probabilities
 from bert_ops.finetune.params import TaskParams
 from bert_ops.io import folder_sha256
+from bert_ops.tokenizer.wordpiece import MASK
 from tests.conftest import made_up_examples
 
 
@@ -156,6 +157,15 @@ def test_an_epoch_holds_every_example_once(lengths: list[int], batch: int, seed:
     if len(lengths) > 50:
         again = examples.batch_order(np.asarray(lengths), batch=batch, seed=seed, epoch=1)
         assert [rows.tolist() for rows in order] != [rows.tolist() for rows in again]
+
+
+def test_masking_leaves_special_tokens_and_padding_alone() -> None:
+    ids = np.random.default_rng(0).integers(0, 100, (50, 40))
+    masked = tuning.mask_tokens(ids, rate=0.2, rng=np.random.default_rng(1))
+    changed = masked != ids
+    assert (masked[changed] == MASK).all() and (ids[changed] > MASK).all()
+    assert changed.sum() / (ids > MASK).sum() == pytest.approx(0.2, abs=0.03)
+    assert tuning.mask_tokens(ids, rate=0.0, rng=np.random.default_rng(1)) is ids
 
 
 class TestBadInput:
