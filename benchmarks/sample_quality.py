@@ -19,7 +19,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("GOMP_SPINCOUNT", "1500")  # as bert_ops.__main__ does
 
 import numpy as np
 import yaml

@@ -56,10 +56,11 @@ COMMANDS = {
 
 _PR_SET_PDEATHSIG = 1
 
-# OpenMP threads that spin while they wait starve each other as soon as the machine has anything else to do: with two
-# threads on two busy cores a training step took 859 ms, and 62 ms with threads that sleep (docs/LOG.md). libgomp reads
-# this when it is loaded, so it must stand in the environment before torch is imported.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# OpenMP threads that spin while they wait for each other starve as soon as the machine has anything else to do, and
+# threads that sleep at once are slow to wake. A short spin is nearly as fast as a long one on an idle machine and loses
+# nothing on a busy one (docs/LOG.md). libgomp reads this when it is loaded, so it must be set before torch is imported.
+if "OMP_WAIT_POLICY" not in os.environ:
+    os.environ.setdefault("GOMP_SPINCOUNT", "1500")
 
 
 def main(argv: list[str] | None = None) -> int:
