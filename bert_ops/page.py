@@ -23,7 +23,7 @@ td.n,th.n { text-align:right; font-variant-numeric:tabular-nums; white-space:now
 .card { background:var(--card); border:1px solid var(--line); border-radius:.5rem; padding:.8rem 1rem }
 .card b { display:block; font-size:1.45rem; font-variant-numeric:tabular-nums } .card span { color:var(--soft);
   font-size:.88rem } code { background:var(--card); padding:.1rem .3rem; border-radius:.25rem; font-size:.9em }
-iframe { border:0; width:100%; height:13rem } svg { max-width:100% } @media print { body { max-width:none } }
+iframe { border:0; width:100%; height:24rem } svg { max-width:100% } @media print { body { max-width:none } }
 """
 
 

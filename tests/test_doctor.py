@@ -12,8 +12,9 @@ from bert_ops.doctor import installation, machine, report, settings
 
 
 @pytest.fixture
-def project(tmp_path, root):
-    """A folder that is set up as it should be."""
+def project(tmp_path, root, monkeypatch):
+    """A folder that is set up as it should be; `make` exports the DAGSTER_HOME of another."""
+    monkeypatch.delenv("DAGSTER_HOME", raising=False)
     (tmp_path / ".dvc").mkdir()
     write(tmp_path / ".dvc" / "config", "[core]\n    analytics = false\n    remote = store\n" + REMOTE)
     write(tmp_path / ".dagster" / "dagster.yaml", "telemetry: {enabled: false}\n")
