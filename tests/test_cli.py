@@ -149,3 +149,28 @@ def test_missing_package_is_named_with_its_remedy(monkeypatch, capsys):
     assert cli.main(["evaluate"]) == InputError.exit_code
     said = capsys.readouterr().err
     assert "the package evidently is not installed" in said and "remedy" in said
+
+
+@pytest.mark.parametrize("seed", [None, "7", "random"])
+def test_hashes_of_strings_are_fixed_before_a_command_runs(monkeypatch, seed):
+    started = []
+    monkeypatch.setattr(cli.os, "execv", lambda program, argv: started.append((program, argv)))
+    monkeypatch.setattr(cli.sys, "argv", ["bert-ops", "--version"])
+    if seed is None:
+        monkeypatch.delenv("PYTHONHASHSEED", raising=False)
+    else:
+        monkeypatch.setenv("PYTHONHASHSEED", seed)
+    with pytest.raises(SystemExit):
+        cli.entry()
+    assert started == [(sys.executable, [sys.executable, "-m", "bert_ops", "--version"])]
+    assert cli.os.environ["PYTHONHASHSEED"] == "0"
+    with pytest.raises(SystemExit):
+        cli.entry()
+    assert len(started) == 1
+
+
+def test_a_command_starts_anew_and_ends_with_its_own_code(tmp_path):
+    environment = {**cli.os.environ, "PYTHONHASHSEED": "7"}
+    command = [sys.executable, "-m", "bert_ops", "params", "--params", str(tmp_path / "none.yaml")]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == InputError.exit_code and "none.yaml does not exist" in done.stderr
