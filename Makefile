@@ -35,10 +35,10 @@ ui: $(READY) scm sync ## start the Dagster UI on http://127.0.0.1:3000 (PORT=…
 	@exec dg dev --host 127.0.0.1 --port $(PORT)
 
 test: lint type ## lint, types, import directions, all tests
-	@python -m pytest --numprocesses 2 --dist loadgroup
+	@python -m pytest --numprocesses 2 --dist loadfile
 
 quick: $(READY) ## the fast tests alone
-	@python -m pytest --numprocesses 2 --dist loadgroup -m "not slow"
+	@python -m pytest --numprocesses 2 --dist loadfile -m "not slow"
 
 lint: $(READY) ## style, formatting, import directions
 	@ruff check .

@@ -9,7 +9,7 @@ import pytest
 
 from dagster_project.dvc_pipeline import overlaps, read_lock, read_pipeline
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("pipeline")]
+pytestmark = pytest.mark.slow
 
 METRICS = {
     "metrics/ingest.json": ["documents", "rejected", "duplicates_removed"],
