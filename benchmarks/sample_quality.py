@@ -23,6 +23,7 @@ os.environ.setdefault("GOMP_SPINCOUNT", "1500")  # as bert_ops.__main__ does
 
 import numpy as np
 import yaml
+from scipy import stats
 
 from bert_ops.finetune import baselines, inference
 from bert_ops.finetune.examples import TaskData, encode_examples, read_examples
@@ -107,7 +108,8 @@ def study(arguments: argparse.Namespace, params: dict[str, Any]) -> None:
         np.subtract(result["accuracy"], result["accuracy_no_pretraining"]) if result["accuracy_no_pretraining"] else []
     )
     if len(gains) > 1:
-        half = 1.96 * np.std(gains, ddof=1) / len(gains) ** 0.5
+        # Student's t: with a handful of seeds the normal quantile would promise too much.
+        half = float(stats.t.ppf(0.975, len(gains) - 1)) * np.std(gains, ddof=1) / len(gains) ** 0.5
         result |= {"gain": list(gains), "gain_ci95": [float(np.mean(gains) - half), float(np.mean(gains) + half)]}
     for key, values in result.items():
         print(f"{key:<26} {np.round(values, 4)}")
