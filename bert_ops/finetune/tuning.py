@@ -164,7 +164,7 @@ def _loss(model: nn.Module, split: Split, batch: Batch) -> Loss:
     attend_BT = None if attend.all() else torch.from_numpy(attend).to(device)
     logits = model(ids_BT, torch.zeros_like(ids_BT), attend_BT)
     total = F.cross_entropy(logits.float(), torch.from_numpy(split.targets[rows]).to(device))
-    return Loss(total=total, parts={"classification": total}, tokens=int(attend.sum()))
+    return Loss(total=total, tokens=int(attend.sum()))
 
 
 def _measure(model: TaskModel, split: Split, params: FinetuneParams) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:

@@ -28,8 +28,7 @@ def word2vec(
 ) -> NDArray[np.float32]:
     """Train word2vec on token ids (Mikolov et al. 2013, arXiv:1301.3781; skip-gram with negative sampling, by gensim).
 
-    Skip-gram rather than CBOW: on the sample it left pretraining a third of a nat lower at the same number of steps
-    (docs/LOG.md). One worker thread and a hash of our own make the result the same in every process.
+    One worker thread and a hash of our own make the result the same in every process.
 
     Returns:
         (vocab_size, size) float32; rows of tokens that do not occur are zero.

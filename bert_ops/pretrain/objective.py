@@ -34,12 +34,11 @@ def loss(model: nn.Module, batch: Batch) -> Loss:
     device = next(model.parameters()).device
     mlm_MV, nsp_B2 = model(*tensors(batch, device))
     mlm = F.cross_entropy(mlm_MV.float(), torch.from_numpy(batch.targets).to(device))
-    parts, total = {"mlm": mlm}, mlm
+    total = mlm
     if (batch.pair != NO_PAIR).any():
         pair = torch.from_numpy(batch.pair).to(device)
-        parts["nsp"] = F.cross_entropy(nsp_B2.float(), pair, ignore_index=NO_PAIR)
-        total = mlm + parts["nsp"]
-    return Loss(total=total, parts=parts, tokens=batch.tokens)
+        total = mlm + F.cross_entropy(nsp_B2.float(), pair, ignore_index=NO_PAIR)
+    return Loss(total=total, tokens=batch.tokens)
 
 
 def measure(model: nn.Module, batches: Iterable[Batch], *, prefix: str) -> Row:

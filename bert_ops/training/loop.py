@@ -31,10 +31,9 @@ Row = dict[str, float]
 
 @dataclass(frozen=True)
 class Loss:
-    """What a step's forward pass yields: the scalar to minimise, its parts for the log, and the tokens it read."""
+    """What a step's forward pass yields: the scalar to minimise, and the tokens it read."""
 
     total: Tensor
-    parts: dict[str, Tensor]
     tokens: int
 
 
