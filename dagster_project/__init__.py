@@ -1,5 +1,1 @@
-"""Presents a DVC pipeline as Dagster's software-defined assets and runs it through DVC.
-
-The package knows DVC and Dagster, and nothing of what the stages do: what a stage is called, what it needs, makes and
-must satisfy is read from ``dvc.yaml``. Importing the package imports neither tool.
-"""
+"""Dagster's view of bert-ops. The bridge between Dagster and DVC is a package of its own, ``dagster_dvc``."""

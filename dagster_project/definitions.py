@@ -1,5 +1,7 @@
 """What Dagster loads: ``defs``."""
 
-from dagster_project.assemble import build_definitions
+from pathlib import Path
 
-defs = build_definitions()
+from dagster_project.dagster_dvc import build_definitions
+
+defs = build_definitions(fallback=Path(__file__).resolve().parent.parent, preload=["dagster_project.definitions"])

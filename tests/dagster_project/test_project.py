@@ -6,8 +6,8 @@ from pathlib import Path
 import yaml
 
 from bert_ops.__main__ import COMMANDS
-from dagster_project.assemble import build_definitions
-from dagster_project.dvc_pipeline import read_pipeline
+from dagster_project.dagster_dvc.assemble import build_definitions
+from dagster_project.dagster_dvc.pipeline import read_pipeline
 
 ROOT = Path(__file__).resolve().parents[2]
 

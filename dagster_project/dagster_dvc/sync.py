@@ -1,7 +1,7 @@
-"""Tells Dagster what DVC did outside of it: ``python -m dagster_project.sync``.
+"""Tells Dagster what DVC did outside of it: ``python -m dagster_project.dagster_dvc.sync``.
 
 What ``dvc repro``, ``dvc checkout``, ``dvc pull`` or an editor changed is reported as runless materializations with
-the versions of ``dvc.lock``. The sensor in :mod:`dagster_project.automation` reports the same events.
+the versions of ``dvc.lock``. The sensor in :mod:`.state_sensor` reports the same events.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from collections.abc import Mapping
 
 import dagster as dg
 
-from dagster_project.checks import check_results, read_metrics
-from dagster_project.dvc_pipeline import find_project, read_lock, read_pipeline
-from dagster_project.errors import BridgeError
-from dagster_project.resources import DvcProject
-from dagster_project.translator import result_metadata, to_key, version_tags
-from dagster_project.workspace import asset_key, read_workspace, take_snapshot
+from .checks import check_results, read_metrics
+from .errors import BridgeError
+from .pipeline import find_project, read_lock, read_pipeline
+from .resources import DvcProject
+from .translator import result_metadata, to_key, version_tags
+from .workspace import asset_key, read_workspace, take_snapshot
 
 #: Beginnings of the tags that hold versions; Dagster adds others of its own.
 _VERSIONS = ("dagster/data_version", "dagster/code_version", "dagster/input_data_version/")
@@ -89,7 +89,9 @@ def _evaluation(result: dg.AssetCheckResult) -> dg.AssetCheckEvaluation:
 
 def main() -> int:
     """Report to the instance of ``DAGSTER_HOME``."""
-    argparse.ArgumentParser(prog="python -m dagster_project.sync", description=__doc__.splitlines()[0]).parse_args()
+    argparse.ArgumentParser(
+        prog="python -m dagster_project.dagster_dvc.sync", description=__doc__.splitlines()[0]
+    ).parse_args()
     try:
         dvc = DvcProject(root=str(find_project()))
         with dg.DagsterInstance.get() as instance:

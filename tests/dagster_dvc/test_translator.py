@@ -4,10 +4,10 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from dagster_project.dvc_pipeline import read_pipeline
-from dagster_project.errors import PipelineError
-from dagster_project.translator import asset_spec, checks_of, flatten, version_tags
-from dagster_project.workspace import StageState
+from dagster_project.dagster_dvc.errors import PipelineError
+from dagster_project.dagster_dvc.pipeline import read_pipeline
+from dagster_project.dagster_dvc.translator import asset_spec, checks_of, flatten, version_tags
+from dagster_project.dagster_dvc.workspace import StageState
 
 
 def test_a_stage_becomes_a_spec(project: Path) -> None:

@@ -3,31 +3,36 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 import dagster as dg
 
-from dagster_project.assets import stage_assets
-from dagster_project.automation import dvc_state
-from dagster_project.dvc_pipeline import Pipeline, find_project, read_pipeline
-from dagster_project.errors import BridgeError, PipelineError
-from dagster_project.resources import DvcProject
-from dagster_project.translator import source_spec
-from dagster_project.workspace import all_sources, asset_key
+from .assets import stage_assets
+from .errors import BridgeError, PipelineError
+from .pipeline import Pipeline, find_project, read_pipeline
+from .resources import DvcProject
+from .state_sensor import dvc_state
+from .translator import source_spec
+from .workspace import all_sources, asset_key
 
-#: A forked step worker finds the modules loaded and costs about 1.2 s; a spawned one 2.7 s.
-_EXECUTOR = dg.multiprocess_executor.configured(
-    {"max_concurrent": 4, "start_method": {"forkserver": {"preload_modules": ["dagster_project.definitions"]}}}
-)
+_MAX_CONCURRENT_STEPS = 4
 
 
-def build_definitions(root: Path | None = None) -> dg.Definitions:
+def build_definitions(
+    root: Path | None = None, *, fallback: Path | None = None, preload: Sequence[str] = ()
+) -> dg.Definitions:
     """Build everything from ``dvc.yaml``.
 
     If it cannot be read, the code location loads nevertheless, with one asset that says why.
+
+    Args:
+        root: folder that holds ``dvc.yaml``; without it, :func:`.pipeline.find_project` searches.
+        fallback: folder to take if the search finds none.
+        preload: modules that a step worker finds loaded: a forked one costs about 1.2 s then, a spawned one 2.7 s.
     """
     try:
-        root = root or find_project()
+        root = root or find_project(fallback=fallback)
         pipeline = read_pipeline(root)
         require_distinct_keys(pipeline)
         assets = stage_assets(pipeline)
@@ -43,8 +48,13 @@ def build_definitions(root: Path | None = None) -> dg.Definitions:
         jobs=[everything],
         sensors=[dvc_state],
         resources={"dvc": DvcProject(root=str(root))},
-        executor=_EXECUTOR,
+        executor=_executor(preload),
     )
+
+
+def _executor(preload: Sequence[str]) -> dg.ExecutorDefinition:
+    start = {"forkserver": {"preload_modules": list(preload)} if preload else {}}
+    return dg.multiprocess_executor.configured({"max_concurrent": _MAX_CONCURRENT_STEPS, "start_method": start})
 
 
 def require_distinct_keys(pipeline: Pipeline) -> None:

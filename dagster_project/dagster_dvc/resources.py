@@ -4,8 +4,8 @@ from pathlib import Path
 
 import dagster as dg
 
-from dagster_project.dvc_pipeline import LockedStage, Pipeline, read_lock, read_pipeline
-from dagster_project.workspace import Snapshot, read_workspace, take_snapshot
+from .pipeline import LockedStage, Pipeline, read_lock, read_pipeline
+from .workspace import Snapshot, read_workspace, take_snapshot
 
 
 class DvcProject(dg.ConfigurableResource):  # type: ignore[type-arg]

@@ -19,9 +19,9 @@ from typing import Any
 
 import dagster as dg
 
-from dagster_project.dvc_pipeline import LockedStage, Pipeline, Stage
-from dagster_project.errors import PipelineError
-from dagster_project.workspace import Source, StageState, asset_key, code_version, sources_of
+from .errors import PipelineError
+from .pipeline import LockedStage, Pipeline, Stage
+from .workspace import Source, StageState, asset_key, code_version, sources_of
 
 _META_KEYS = {"group", "kinds", "owners", "tags", "pool", "checks"}
 _CHECK_KEYS = {"name", "file", "key", "is", "blocking", "description"}

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from dagster_project import runner
-from dagster_project.errors import StageFailed
-from dagster_project.runner import EXECUTED, RESTORED, UNCHANGED, Outcome, run_stage
+from dagster_project.dagster_dvc import runner
+from dagster_project.dagster_dvc.errors import StageFailed
+from dagster_project.dagster_dvc.runner import EXECUTED, RESTORED, UNCHANGED, Outcome, run_stage
 
 
 def run(stage: str, root: Path, *, force: bool = False, lines: list[str] | None = None) -> Outcome:

@@ -16,7 +16,7 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from dagster_project.errors import LockFileError, PipelineError, ProjectNotFound
+from .errors import LockFileError, PipelineError, ProjectNotFound
 
 #: Names a project's folder where neither the working folder nor its parents hold a ``dvc.yaml``.
 PROJECT_VARIABLE = "DVC_PROJECT"
@@ -97,11 +97,11 @@ class LockedStage:
     parameters: Mapping[Parameter, Any]
 
 
-def find_project(start: Path | None = None) -> Path:
+def find_project(start: Path | None = None, *, fallback: Path | None = None) -> Path:
     """Find the folder that holds ``dvc.yaml``.
 
     The environment variable ``DVC_PROJECT`` wins; then ``start`` (the working folder) and its parents are searched,
-    then the folder that holds this package.
+    then ``fallback``.
 
     Raises:
         ProjectNotFound: there is none.
@@ -111,7 +111,7 @@ def find_project(start: Path | None = None) -> Path:
         candidates = [Path(named)]
     else:
         here = (start or Path.cwd()).resolve()
-        candidates = [here, *here.parents, Path(__file__).resolve().parent.parent]
+        candidates = [here, *here.parents, *([fallback] if fallback else [])]
     for folder in candidates:
         if (folder / "dvc.yaml").is_file():
             return folder.resolve()

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dagster_project.errors import StageFailed
+from .errors import StageFailed
 
 EXECUTED, RESTORED, UNCHANGED = "executed", "restored from the run-cache", "unchanged"
 

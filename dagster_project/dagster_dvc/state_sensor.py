@@ -2,9 +2,9 @@
 
 import dagster as dg
 
-from dagster_project.errors import BridgeError
-from dagster_project.resources import DvcProject
-from dagster_project.sync import pending_events
+from .errors import BridgeError
+from .resources import DvcProject
+from .sync import pending_events
 
 SYNC_INTERVAL_S = 10
 _ACTIVE = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]

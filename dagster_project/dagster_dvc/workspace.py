@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dagster_project.dvc_pipeline import LockedStage, Parameter, Pipeline, Stage, overlaps
-from dagster_project.errors import PipelineError
+from .errors import PipelineError
+from .pipeline import LockedStage, Parameter, Pipeline, Stage, overlaps
 
 Key = tuple[str, ...]
 #: Stands for a file or a parameter that does not exist.

@@ -13,12 +13,12 @@ import dagster as dg
 from dagster_pipes import DAGSTER_PIPES_CONTEXT_ENV_VAR, DAGSTER_PIPES_MESSAGES_ENV_VAR, encode_param
 from pydantic import Field
 
-from dagster_project.checks import check_results, read_metrics
-from dagster_project.dvc_pipeline import Pipeline, Stage
-from dagster_project.errors import BridgeError
-from dagster_project.resources import DvcProject
-from dagster_project.runner import UNCHANGED, Outcome, run_stage
-from dagster_project.translator import asset_spec, check_specs, result_metadata, version_tags
+from .checks import check_results, read_metrics
+from .errors import BridgeError
+from .pipeline import Pipeline, Stage
+from .resources import DvcProject
+from .runner import UNCHANGED, Outcome, run_stage
+from .translator import asset_spec, check_specs, result_metadata, version_tags
 
 #: Run tag that forces every stage of a run.
 FORCE_TAG = "dvc/force"

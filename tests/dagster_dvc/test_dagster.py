@@ -8,10 +8,10 @@ import pytest
 from dagster._core.definitions.data_version import CachingStaleStatusResolver
 from dagster._core.loader import LoadingContextForTest
 
-from dagster_project.assemble import build_definitions
-from dagster_project.automation import dvc_state
-from dagster_project.resources import DvcProject
-from dagster_project.sync import pending_events, report
+from dagster_project.dagster_dvc.assemble import build_definitions
+from dagster_project.dagster_dvc.resources import DvcProject
+from dagster_project.dagster_dvc.state_sensor import dvc_state
+from dagster_project.dagster_dvc.sync import pending_events, report
 
 
 @pytest.fixture

@@ -3,9 +3,16 @@ from pathlib import Path
 
 import pytest
 
-from dagster_project.dvc_pipeline import read_lock, read_pipeline
-from dagster_project.errors import PipelineError
-from dagster_project.workspace import Snapshot, Workspace, all_sources, digest, read_workspace, take_snapshot
+from dagster_project.dagster_dvc.errors import PipelineError
+from dagster_project.dagster_dvc.pipeline import read_lock, read_pipeline
+from dagster_project.dagster_dvc.workspace import (
+    Snapshot,
+    Workspace,
+    all_sources,
+    digest,
+    read_workspace,
+    take_snapshot,
+)
 
 
 def snapshot(root: Path) -> Snapshot:

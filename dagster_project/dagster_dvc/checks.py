@@ -13,9 +13,9 @@ from typing import Any
 
 import dagster as dg
 
-from dagster_project.dvc_pipeline import Stage
-from dagster_project.translator import Check, checks_of, flatten, to_key
-from dagster_project.workspace import asset_key
+from .pipeline import Stage
+from .translator import Check, checks_of, flatten, to_key
+from .workspace import asset_key
 
 _ROWS_SHOWN = 20
 
