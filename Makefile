@@ -27,7 +27,7 @@ run: $(READY) scm ## run what changed of the pipeline, then show the results
 
 sync: $(READY) $(DAGSTER_HOME)/dagster.yaml ## tell Dagster what ran outside of it
 	@if [ -f dvc.lock ] && ! cmp -s dvc.lock $(DAGSTER_HOME)/synced.lock; then \
-	  cp dvc.lock $(DAGSTER_HOME)/synced.tmp; python -m dagster_project.dagster_dvc.sync; \
+	  cp dvc.lock $(DAGSTER_HOME)/synced.tmp; python -m dagster_project.dagster_dvc sync; \
 	  mv $(DAGSTER_HOME)/synced.tmp $(DAGSTER_HOME)/synced.lock; fi
 
 ui: $(READY) scm sync ## start the Dagster UI on http://127.0.0.1:3000 (PORT=… for another port)

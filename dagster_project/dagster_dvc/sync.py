@@ -1,4 +1,4 @@
-"""Tells Dagster what DVC did outside of it: ``python -m dagster_project.dagster_dvc.sync``.
+"""Tells Dagster what DVC did outside of it.
 
 What ``dvc repro``, ``dvc checkout``, ``dvc pull`` or an editor changed is reported as runless materializations with
 the versions of ``dvc.lock``. The sensor in :mod:`.state_sensor` reports the same events.
@@ -6,15 +6,12 @@ the versions of ``dvc.lock``. The sensor in :mod:`.state_sensor` reports the sam
 
 from __future__ import annotations
 
-import argparse
-import sys
 from collections.abc import Mapping
 
 import dagster as dg
 
 from .checks import check_results, read_metrics
-from .errors import BridgeError
-from .pipeline import find_project, read_lock, read_pipeline
+from .pipeline import read_lock, read_pipeline
 from .resources import DvcProject
 from .translator import result_metadata, to_key, version_tags
 from .workspace import asset_key, read_workspace, take_snapshot
@@ -85,25 +82,3 @@ def _evaluation(result: dg.AssetCheckResult) -> dg.AssetCheckEvaluation:
         description=result.description,
         metadata=dict(result.metadata),
     )
-
-
-def main() -> int:
-    """Report to the instance of ``DAGSTER_HOME``."""
-    argparse.ArgumentParser(
-        prog="python -m dagster_project.dagster_dvc.sync", description=__doc__.splitlines()[0]
-    ).parse_args()
-    try:
-        dvc = DvcProject(root=str(find_project()))
-        with dg.DagsterInstance.get() as instance:
-            count = report(instance, dvc)
-    except BridgeError as error:
-        sys.stderr.write(f"{error}\n")
-        return 2
-    sys.stderr.write(
-        f"Dagster: {count} assets brought up to date with dvc.lock\n" if count else "Dagster: up to date\n"
-    )
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -89,7 +89,7 @@ def test_a_second_run_changes_nothing(runs: dict, run_in: Callable) -> None:
 
 def test_dagster_learns_what_dvc_ran(runs: dict, run_in: Callable) -> None:
     project = runs["dvc"][0]
-    first, second = (run_in(project, "python", "-m", "dagster_project.dagster_dvc.sync") for _ in range(2))
+    first, second = (run_in(project, "python", "-m", "dagster_project.dagster_dvc", "sync") for _ in range(2))
     assert first.code == 0 and "brought up to date" in first.output, first.output
     assert second.code == 0 and "up to date" in second.output
 
