@@ -89,22 +89,60 @@ def run_stage(
         StageFailed: it ended with an error; the message holds command, exit code and last lines.
     """
     start = time.monotonic()
+    lines = run_command(
+        stage_command(stage, force=force),
+        root=root,
+        subject=f"stage {stage}",
+        remedy=f"correct what the last lines name, then materialize again; on a terminal: `dvc repro {stage}`",
+        on_line=on_line,
+        on_message=on_message,
+        pipes=pipes,
+        patience_s=patience_s,
+    )
+    return Outcome(how=_how(stage, lines), seconds=time.monotonic() - start)
+
+
+def run_command(
+    command: list[str],
+    *,
+    root: Path,
+    subject: str,
+    remedy: str,
+    on_line: Callable[[str], None],
+    on_message: Callable[[Mapping[str, Any]], None] = lambda _: None,
+    pipes: Callable[[Path], Mapping[str, str]] = lambda _: {},
+    patience_s: float = 24 * 3600.0,
+) -> list[str]:
+    """Run a command of DVC (``python -m dvc ...``) as :func:`run_stage` does, and return its last lines.
+
+    Args:
+        command: program and arguments.
+        root: the working folder.
+        subject: what is run, for messages.
+        remedy: what to do if it fails.
+        on_line: receives each line of output.
+        on_message: receives each custom message of the stages that it runs.
+        pipes: given the file for messages, the environment that opens Dagster Pipes.
+        patience_s: how long to wait for another process that holds the same files.
+
+    Raises:
+        StageFailed: it ended with an error; the message holds command, exit code and last lines.
+    """
+    start = time.monotonic()
     pause = 0.5
     while True:
         with tempfile.TemporaryDirectory(prefix="dvc-stage-") as folder:
             messages = Path(folder) / "messages"
             messages.touch()
             environment = stage_environment(pipes(messages))
-            command = stage_command(stage, force=force)
             code, lines = _run_once(
                 command, root=root, environment=environment, messages=messages, on_line=on_line, on_message=on_message
             )
-        seconds = time.monotonic() - start
         if code == 0:
-            return Outcome(how=_how(stage, lines), seconds=seconds)
-        if not (_is_busy(code, lines) and seconds < patience_s):
-            raise _failure(stage, command, code, lines)
-        on_line(f"another process holds files of {stage}: waiting")
+            return lines
+        if not (_is_busy(code, lines) and time.monotonic() - start < patience_s):
+            raise _failure(subject, command, code, lines, remedy)
+        on_line(f"another process holds files of {subject}: waiting")
         time.sleep(pause)
         pause = min(2 * pause, 10.0)
 
@@ -226,11 +264,7 @@ def _is_busy(code: int, lines: list[str]) -> bool:
     return code == _BUSY_EXIT_CODE and any("is busy, it is being blocked by" in line for line in lines)
 
 
-def _failure(stage: str, command: list[str], code: int, lines: list[str]) -> StageFailed:
+def _failure(subject: str, command: list[str], code: int, lines: list[str], remedy: str) -> StageFailed:
     shown = " ".join(["dvc", *command[3:]])
     cause = "\n    ".join(lines[-12:]) or "(no output)"
-    return StageFailed(
-        f"stage {stage}: `{shown}` ended with exit code {code}\n    {cause}",
-        remedy=f"correct what the last lines name, then materialize again; on a terminal: `dvc repro {stage}`",
-        exit_code=code,
-    )
+    return StageFailed(f"{subject}: `{shown}` ended with exit code {code}\n    {cause}", remedy=remedy, exit_code=code)
