@@ -94,7 +94,7 @@ def test_a_busy_stage_is_tried_again(project: Path, monkeypatch: pytest.MonkeyPa
     lines: list[str] = []
     run("any", project, lines=lines)
     assert (project / "tries").read_text() == "xx"
-    assert "another process holds files of any: waiting" in lines
+    assert "another process holds files of stage any: waiting" in lines
 
 
 def test_another_255_is_a_failure(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
