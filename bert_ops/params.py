@@ -25,7 +25,7 @@ from bert_ops.tokenizer.params import TokenizeParams, TokenizerParams
 
 
 class Params(Section):
-    """All sections, one a stage."""
+    """All sections: one a stage, and what starts runs."""
 
     sample: SampleParams
     ingest: IngestParams
@@ -41,6 +41,9 @@ class Params(Section):
     compress: CompressParams
     promote: PromoteParams
     report: ReportParams
+    automation: dict[str, Any] = Field(
+        default_factory=dict, description="what starts runs by itself; checked when Dagster loads (docs/automation.md)"
+    )
 
     @model_validator(mode="after")
     def _sections_fit_together(self) -> Self:

@@ -9,6 +9,7 @@ from pathlib import Path
 import dagster as dg
 
 from .assets import stage_assets
+from .automation import automation_definitions
 from .errors import BridgeError, PipelineError
 from .pipeline import Pipeline, find_project, read_pipeline
 from .resources import DvcProject
@@ -43,13 +44,14 @@ def build_definitions(
     everything = dg.define_asset_job(
         "pipeline", selection=dg.AssetSelection.all(), description="The whole pipeline: what `dvc repro` runs."
     )
-    return dg.Definitions(
+    described = dg.Definitions(
         assets=[*assets, *sources],
         jobs=[everything],
         sensors=[dvc_state],
         resources={"dvc": DvcProject(root=str(root))},
         executor=_executor(preload),
     )
+    return dg.Definitions.merge(described, automation_definitions(pipeline, job=everything))
 
 
 def _executor(preload: Sequence[str]) -> dg.ExecutorDefinition:

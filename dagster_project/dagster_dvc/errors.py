@@ -27,9 +27,25 @@ class LockFileError(BridgeError):
     """``dvc.lock`` cannot be read."""
 
 
+class SettingsError(BridgeError):
+    """Section ``automation`` of ``params.yaml`` holds what is not allowed."""
+
+
+class SourceError(BridgeError):
+    """What a sensor watches (folder, table, metrics file) is missing or cannot be reached."""
+
+
 class StageFailed(BridgeError):
     """A stage, or DVC on its behalf, ended with an error."""
 
     def __init__(self, what: str, *, remedy: str, exit_code: int) -> None:
         super().__init__(what, remedy=remedy)
         self.exit_code = exit_code
+
+
+class OverrideError(BridgeError):
+    """A value that the launchpad gives for a parameter is not allowed."""
+
+
+class ExperimentError(BridgeError):
+    """An experiment cannot be run or applied."""

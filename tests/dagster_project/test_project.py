@@ -21,7 +21,7 @@ def test_every_stage_of_the_command_line_is_an_asset() -> None:
 def test_every_section_of_params_is_read_by_a_stage() -> None:
     params = yaml.safe_load((ROOT / "params.yaml").read_text())
     read = {(p.key or "").split(".")[0] for stage in read_pipeline(ROOT).stages for p in stage.parameters}
-    assert set(params) == read
+    assert set(params) - {"automation"} == read  # no switch may make a stage stale
 
 
 def test_paths_of_a_command_are_declared() -> None:
