@@ -1,40 +1,33 @@
-"""Runs one stage through DVC, passes on what it says, and ends all of it when asked to.
+"""Runs one stage, or another command of DVC, and tells how it went.
 
 DVC stays the authority: it decides whether the stage has to run, restores it from the run-cache if it can, and writes
-``dvc.lock``. The process gets a session of its own, because a signal to ``dvc`` alone would leave the training that
-it started running. Messages of the stage (progress) come over Dagster Pipes' file protocol, whose environment reaches
-the stage through ``dvc``; they are read while the stage runs, which ``PipesSubprocessClient`` does not do.
+``dvc.lock``. Before it starts and after it ended, what killed processes left broken is mended (:mod:`.lock_repair`),
+and :mod:`.process` sees to it that nothing outlives a cancel or a crash. Messages of the stage (progress) come over
+Dagster Pipes' file protocol, whose environment reaches the stage through ``dvc``; they are read while the stage runs,
+which ``PipesSubprocessClient`` does not do.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-import queue
-import re
-import signal
-import subprocess
 import sys
 import tempfile
-import threading
 import time
-from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from .errors import StageFailed
+from .lock_repair import mend, running
+from .process import run_supervised
 
 EXECUTED, RESTORED, UNCHANGED = "executed", "restored from the run-cache", "unchanged"
 
-_BUSY_EXIT_CODE = 255
-_TAIL_LINES = 30
-_POLL_S = 0.1
-#: On cancel the group is asked twice, politely and firmly, before it is killed; a slot must be free after two seconds.
-_GRACE_S = ((signal.SIGINT, 1.0), (signal.SIGTERM, 0.7), (signal.SIGKILL, 5.0))
-_BAR = re.compile(r"[━█▏▎▍▌▋▊▉|]{3,}|\d+%\|")
-_ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+#: What DVC says when another process uses the same files, and when it held one of DVC's own short locks for too long.
+_BUSY = ("is busy, it is being blocked by", "Unable to acquire lock")
 
 
 @dataclass(frozen=True)
@@ -98,6 +91,7 @@ def run_stage(
         on_message=on_message,
         pipes=pipes,
         patience_s=patience_s,
+        stage=stage,
     )
     return Outcome(how=_how(stage, lines), seconds=time.monotonic() - start)
 
@@ -112,6 +106,7 @@ def run_command(
     on_message: Callable[[Mapping[str, Any]], None] = lambda _: None,
     pipes: Callable[[Path], Mapping[str, str]] = lambda _: {},
     patience_s: float = 24 * 3600.0,
+    stage: str | None = None,
 ) -> list[str]:
     """Run a command of DVC (``python -m dvc ...``) as :func:`run_stage` does, and return its last lines.
 
@@ -124,90 +119,71 @@ def run_command(
         on_message: receives each custom message of the stages that it runs.
         pipes: given the file for messages, the environment that opens Dagster Pipes.
         patience_s: how long to wait for another process that holds the same files.
+        stage: the stage that the command runs, if it is one: nobody else runs it meanwhile.
 
     Raises:
         StageFailed: it ended with an error; the message holds command, exit code and last lines.
     """
-    start = time.monotonic()
+    deadline = time.monotonic() + patience_s
     pause = 0.5
     while True:
-        with tempfile.TemporaryDirectory(prefix="dvc-stage-") as folder:
-            messages = Path(folder) / "messages"
-            messages.touch()
-            environment = stage_environment(pipes(messages))
+        try:
             code, lines = _run_once(
-                command, root=root, environment=environment, messages=messages, on_line=on_line, on_message=on_message
+                command,
+                root=root,
+                on_line=on_line,
+                on_message=on_message,
+                pipes=pipes,
+                stage=stage,
+                patience_s=max(0.0, deadline - time.monotonic()),
             )
+        except BaseException:
+            # Cancelled, or a callback failed: everything has ended, perhaps while DVC wrote its files.
+            mend(root, killed=True)
+            raise
+        mended = mend(root, killed=code < 0)
+        for sentence in mended:
+            on_line(sentence)
         if code == 0:
             return lines
-        if not (_is_busy(code, lines) and time.monotonic() - start < patience_s):
+        busy = code > 0 and any(words in line for words in _BUSY for line in lines)
+        if not (busy or (mended and code > 0)) or time.monotonic() > deadline:
             raise _failure(subject, command, code, lines, remedy)
-        on_line(f"another process holds files of {subject}: waiting")
-        time.sleep(pause)
-        pause = min(2 * pause, 10.0)
+        if busy:
+            on_line(f"another process holds files of {subject}: waiting")
+            time.sleep(pause)
+            pause = min(2 * pause, 10.0)
 
 
 def _run_once(
     command: list[str],
     *,
     root: Path,
-    environment: Mapping[str, str],
-    messages: Path,
     on_line: Callable[[str], None],
     on_message: Callable[[Mapping[str, Any]], None],
+    pipes: Callable[[Path], Mapping[str, str]],
+    stage: str | None,
+    patience_s: float,
 ) -> tuple[int, list[str]]:
-    process = subprocess.Popen(
-        command,
-        cwd=root,
-        env=dict(environment),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-    )
-    tail: deque[str] = deque(maxlen=_TAIL_LINES)
-    lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
-    threading.Thread(target=_read_lines, args=(process, lines), daemon=True).start()
-    try:
-        with messages.open("r", encoding="utf-8") as inbox:
-            finished = False
-            while not finished:
-                finished = _drain(lines, tail, on_line)
-                _deliver(inbox, on_message)
-            code = process.wait()
-            _deliver(inbox, on_message)
-    except BaseException:
-        # Cancelled (Dagster raises in this thread), or a callback failed: nothing may go on running.
-        end_group(process)
-        raise
-    return code, list(tail)
-
-
-def _read_lines(process: subprocess.Popen[bytes], lines: queue.SimpleQueue[str | None]) -> None:
-    """Cut the output into lines; a carriage return, with which progress bars begin anew, ends one as well."""
-    assert process.stdout is not None
-    rest = b""
-    while chunk := process.stdout.read1(65536):  # type: ignore[attr-defined]
-        *whole, rest = re.split(rb"[\r\n]+", rest + chunk)
-        for line in whole:
-            lines.put(line.decode("utf-8", "replace"))
-    lines.put(rest.decode("utf-8", "replace"))
-    lines.put(None)
-
-
-def _drain(lines: queue.SimpleQueue[str | None], tail: deque[str], on_line: Callable[[str], None]) -> bool:
-    """Pass on the lines that have come; tell whether the output has ended."""
-    try:
-        line = lines.get(timeout=_POLL_S)
-    except queue.Empty:
-        return False
-    if line is None:
-        return True
-    text = _ANSI.sub("", line).rstrip()
-    if text and not _BAR.search(text):
-        tail.append(text)
-        on_line(text)
-    return False
+    """Run the command once; return its exit code, negative for a signal, and its last lines."""
+    with contextlib.ExitStack() as stack:
+        messages = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="dvc-stage-"))) / "messages"
+        messages.touch()
+        inbox = stack.enter_context(messages.open("r", encoding="utf-8"))
+        held = None
+        if stage is not None:
+            waiting = f"another process runs stage {stage}: waiting"
+            held = stack.enter_context(running(root, stage, patience_s=patience_s, on_wait=lambda: on_line(waiting)))
+        for sentence in mend(root):
+            on_line(sentence)
+        return run_supervised(
+            command,
+            root=root,
+            environment=stage_environment(pipes(messages)),
+            on_line=on_line,
+            on_tick=lambda: _deliver(inbox, on_message),
+            held=[] if held is None else [held],
+        )
 
 
 def _deliver(inbox: Any, on_message: Callable[[Mapping[str, Any]], None]) -> None:
@@ -223,33 +199,6 @@ def _deliver(inbox: Any, on_message: Callable[[Mapping[str, Any]], None]) -> Non
             on_message(message["params"]["payload"])
 
 
-def end_group(process: subprocess.Popen[bytes]) -> None:
-    """End a process and all that it started, harder each time."""
-    for number, grace_s in _GRACE_S:
-        try:
-            os.killpg(process.pid, number)
-        except ProcessLookupError:
-            break
-        deadline = time.monotonic() + grace_s
-        while time.monotonic() < deadline:
-            process.poll()
-            if not _group_lives(process.pid):
-                break
-            time.sleep(0.02)
-        else:
-            continue
-        break
-    process.wait()
-
-
-def _group_lives(group: int) -> bool:
-    try:
-        os.killpg(group, 0)
-    except ProcessLookupError:
-        return False
-    return True
-
-
 def _how(stage: str, lines: list[str]) -> str:
     """Tell from DVC's own words how the stage came to its result."""
     text = "\n".join(lines)
@@ -260,11 +209,8 @@ def _how(stage: str, lines: list[str]) -> str:
     return EXECUTED
 
 
-def _is_busy(code: int, lines: list[str]) -> bool:
-    return code == _BUSY_EXIT_CODE and any("is busy, it is being blocked by" in line for line in lines)
-
-
 def _failure(subject: str, command: list[str], code: int, lines: list[str], remedy: str) -> StageFailed:
     shown = " ".join(["dvc", *command[3:]])
+    how = f"ended with exit code {code}" if code >= 0 else f"was killed by signal {-code}"
     cause = "\n    ".join(lines[-12:]) or "(no output)"
-    return StageFailed(f"{subject}: `{shown}` ended with exit code {code}\n    {cause}", remedy=remedy, exit_code=code)
+    return StageFailed(f"{subject}: `{shown}` {how}\n    {cause}", remedy=remedy, exit_code=code)
