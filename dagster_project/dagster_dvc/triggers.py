@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -64,16 +64,16 @@ def new_files(root: Path, settings: NewFiles, memory: Memory) -> Decision:
             f"no stage of dvc.yaml depends on {settings.folder}",
             remedy="set automation.new_files.folder in params.yaml to a folder that a stage reads",
         )
-    data = digest(current)
-    again = bool(wanting) and data == memory.get("requested")
+    data, before = digest(current), memory.get("requested")
+    memory = {**memory, "judged": judged, "requested": data if wanting else None}
     if not wanting:
         reason = f"dvc.lock is of {settings.folder} as it is"
-    elif again:
-        reason = f"a run on {settings.folder} as it is was requested already; materialize by hand to try again"
-    else:
-        reason = f"{', '.join(wanting)} must run on {settings.folder}"
-    memory = {**memory, "judged": judged, "reason": reason, "requested": data if wanting else None}
-    return Decision(memory, reason, data if wanting and not again else None)
+        return Decision({**memory, "reason": reason}, reason)
+    reason = f"a run on {settings.folder} as it is was requested already; materialize by hand to try again"
+    decision = Decision({**memory, "reason": reason}, reason)
+    if data == before:
+        return decision
+    return replace(decision, reason=f"{', '.join(wanting)} must run on {settings.folder}", data=data)
 
 
 def drift(root: Path, settings: Drift, memory: Memory) -> Decision:
