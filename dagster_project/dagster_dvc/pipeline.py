@@ -51,7 +51,10 @@ class Stage:
     parameters: tuple[Parameter, ...] = ()
     outputs: tuple[Output, ...] = ()
     meta: Mapping[str, Any] = field(default_factory=dict)
-    always_changed: bool = False
+    #: Folder that ``dvc.yaml``'s paths of this stage are relative to.
+    folder: str = "."
+    #: What DVC's own loader takes: the resolved entry of ``dvc.yaml``.
+    definition: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -95,6 +98,8 @@ class LockedStage:
     outputs: Mapping[str, str]
     sizes: Mapping[str, int]
     parameters: Mapping[Parameter, Any]
+    #: What DVC's own loader takes: the entry of ``dvc.lock``.
+    entry: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
 
 def find_project(start: Path | None = None, *, fallback: Path | None = None) -> Path:
@@ -140,7 +145,10 @@ def read_pipeline(root: Path) -> Pipeline:
     # Dagster lists assets as they come; the order of dvc.yaml is the one that a person chose, so it breaks ties.
     position = {stage.name: number for number, stage in enumerate(stages)}
     by_name = {stage.name: stage for stage in stages}
-    order.sort(key=lambda name: (_depth(name, upstream), position[name]))
+    depth: dict[str, int] = {}
+    for name in order:
+        depth[name] = 1 + max((depth[other] for other in upstream[name]), default=0)
+    order.sort(key=lambda name: (depth[name], position[name]))
     return Pipeline(root=root, stages=tuple(by_name[name] for name in order), makers=makers)
 
 
@@ -220,7 +228,7 @@ def _stage(name: str, definition: Mapping[str, Any]) -> Stage:
     folder = definition.get("wdir") or "."
     command = definition["cmd"]
     outputs = [
-        Output(path=_within(folder, _only_key(item)), kind=kind)
+        Output(path=within(folder, _only_key(item)), kind=kind)
         for kind, key in (("out", "outs"), ("metric", "metrics"), ("plot", "plots"))
         for item in definition.get(key) or []
     ]
@@ -228,11 +236,12 @@ def _stage(name: str, definition: Mapping[str, Any]) -> Stage:
         name=name,
         command=command if isinstance(command, str) else "\n".join(command),
         description=definition.get("desc"),
-        dependencies=tuple(_within(folder, path) for path in definition.get("deps") or []),
+        dependencies=tuple(within(folder, path) for path in definition.get("deps") or []),
         parameters=tuple(_parameters(definition.get("params") or [], folder)),
         outputs=tuple(outputs),
         meta=definition.get("meta") or {},
-        always_changed=bool(definition.get("always_changed")),
+        folder=folder,
+        definition=definition,
     )
 
 
@@ -240,14 +249,17 @@ def _parameters(entries: list[Any], folder: str) -> list[Parameter]:
     found = []
     for entry in entries:
         if isinstance(entry, str):
-            found.append(Parameter(file=_within(folder, "params.yaml"), key=entry))
+            found.append(Parameter(file=within(folder, "params.yaml"), key=entry))
             continue
         for file, keys in entry.items():
-            found += [Parameter(file=_within(folder, file), key=key) for key in keys or [None]]
+            found += [Parameter(file=within(folder, file), key=key) for key in keys or [None]]
     return found
 
 
-def _within(folder: str, path: str) -> str:
+def within(folder: str, path: str) -> str:
+    """Path of ``dvc.yaml`` relative to the project; an address (``s3://…``) as it stands."""
+    if "://" in path:
+        return path
     return PurePosixPath(os.path.normpath(PurePosixPath(folder) / path)).as_posix()
 
 
@@ -258,8 +270,7 @@ def _only_key(item: Any) -> str:
 
 def overlaps(one: str, other: str) -> bool:
     """Tell whether two paths are equal or one lies in the other."""
-    a, b = PurePosixPath(one), PurePosixPath(other)
-    return a == b or a in b.parents or b in a.parents
+    return one == other or "." in (one, other) or one.startswith(f"{other}/") or other.startswith(f"{one}/")
 
 
 def _makers(stage: Stage, stages: list[Stage]) -> dict[str, tuple[str, ...]]:
@@ -267,10 +278,6 @@ def _makers(stage: Stage, stages: list[Stage]) -> dict[str, tuple[str, ...]]:
         path: tuple(other.name for other in stages if any(overlaps(path, output.path) for output in other.outputs))
         for path in stage.dependencies
     }
-
-
-def _depth(name: str, upstream: Mapping[str, list[str]]) -> int:
-    return 1 + max((_depth(other, upstream) for other in upstream[name]), default=0)
 
 
 def _locked(entry: Mapping[str, Any]) -> LockedStage:
@@ -285,6 +292,7 @@ def _locked(entry: Mapping[str, Any]) -> LockedStage:
             for file, values in (entry.get("params") or {}).items()
             for key, value in values.items()
         },
+        entry=entry,
     )
 
 

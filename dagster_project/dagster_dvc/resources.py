@@ -32,7 +32,7 @@ class DvcProject(dg.ConfigurableResource):  # type: ignore[type-arg]
         """Read ``dvc.lock`` as it is now."""
         return read_lock(self.folder)
 
-    def snapshot(self) -> Snapshot:
-        """Compute the versions of all sources and stages as they are now."""
+    def snapshot(self, *, only: str | None = None) -> Snapshot:
+        """Compute the versions of all sources and stages as they are now, or no more than those of one stage."""
         pipeline = self.pipeline()
-        return take_snapshot(pipeline, self.lock(), read_workspace(pipeline))
+        return take_snapshot(pipeline, read_workspace(pipeline, self.lock(), only=only))

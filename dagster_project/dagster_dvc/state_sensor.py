@@ -1,5 +1,7 @@
 """What runs by itself: the sensor that keeps Dagster's picture equal to DVC's."""
 
+from collections.abc import Mapping
+
 import dagster as dg
 
 from .errors import BridgeError
@@ -7,7 +9,6 @@ from .resources import DvcProject
 from .sync import pending_events
 
 SYNC_INTERVAL_S = 10
-_ACTIVE = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
 
 
 @dg.sensor(
@@ -17,12 +18,19 @@ _ACTIVE = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.Dagster
     description="Reports what changed outside Dagster: stages that `dvc repro` ran, edited params, code and inputs.",
 )
 def dvc_state(context: dg.SensorEvaluationContext, dvc: DvcProject) -> dg.SensorResult | dg.SkipReason:
-    """Report pending events; while a run is active its stages report themselves."""
-    active = context.instance.get_runs_count(dg.RunsFilter(statuses=_ACTIVE)) > 0
+    """Report pending events; a stage that is being made just now reports itself."""
     try:
-        events = pending_events(context.instance, dvc, stages=not active)
+        events = pending_events(context.instance, dvc, shown=_shown(context))
     except BridgeError as error:
         return dg.SkipReason(str(error))
     if not events:
-        return dg.SkipReason("Dagster and dvc.lock agree")
+        return dg.SkipReason("Dagster and DVC agree")
     return dg.SensorResult(asset_events=events)
+
+
+def _shown(context: dg.SensorEvaluationContext) -> Mapping[dg.AssetKey, str | None]:
+    """Code versions as the code location was loaded: Dagster compares with these until it is reloaded."""
+    if context.repository_def is None:
+        return {}
+    graph = context.repository_def.asset_graph
+    return {key: graph.get(key).code_version for key in graph.executable_asset_keys}

@@ -1,9 +1,10 @@
 """What stands in the workspace now, beside what ``dvc.lock`` says of the last run: the versions that Dagster is told.
 
-Dagster calls an asset stale if a data version that it was made from is not the current one. Here a version is DVC's
-hash, so both tools call the same things stale. One rule makes that exact where the graphs differ in grain (a stage may
-need one file of another's folder): a stage is said to have been made from the *current* version of an input if all
-that it reads of that input equals what ``dvc.lock`` recorded; otherwise from the recorded one.
+Dagster calls an asset stale if a data version that it was made from, or its code version, is not the current one. Here
+a version is DVC's hash, and one rule makes both tools call the same stages stale, also where their graphs differ in
+grain (a stage may need one file of another's folder): a stage is said to have been made from the *current* version of
+an input if ``dvc status`` finds nothing changed in what it reads of that input; otherwise from the recorded one. What
+else DVC finds (an output edited by hand, no entry in ``dvc.lock``) stands in place of the code version.
 """
 
 from __future__ import annotations
@@ -11,39 +12,38 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .errors import PipelineError
-from .pipeline import LockedStage, Parameter, Pipeline, Stage, overlaps
+from .pipeline import LockedStage, Parameter, Pipeline, Stage, overlaps, read_lock
+from .status import MISSING, StageStatus, Workspace, read_status
 
 Key = tuple[str, ...]
-#: Stands for a file or a parameter that does not exist.
-MISSING = "missing"
-
-
-@dataclass(frozen=True)
-class Workspace:
-    """Hashes of files and values of parameters as they are now."""
-
-    hashes: Mapping[str, str]
-    parameters: Mapping[Parameter, Any]
+#: The data version by which Dagster says that there is nothing: the asset is shown as missing.
+NOTHING = "NULL"
+COMMAND_CHANGED = "command changed since the last run"
 
 
 @dataclass(frozen=True)
 class StageState:
-    """What the last run of a stage made, and from what."""
+    """What the last run of a stage made, and from what, as Dagster is to see it."""
 
     data_version: str
     code_version: str
     inputs: Mapping[Key, str]
+    #: inputs that differ from those of the last run: their version is any but the current one
+    changed_inputs: frozenset[Key] = frozenset()
+    #: what makes it stale beside its inputs; in words
+    own: tuple[str, ...] = ()
+    #: what ``dvc status`` lists; nothing if the stage is fresh
+    why: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """Versions of everything that Dagster shows; a stage that has not run yet is absent."""
+    """Versions of everything that Dagster shows."""
 
     sources: Mapping[Key, str]
     stages: Mapping[str, StageState]
@@ -90,48 +90,63 @@ def all_sources(pipeline: Pipeline) -> dict[Key, Source]:
     return merged
 
 
-def read_workspace(pipeline: Pipeline) -> Workspace:
-    """Hash what the stages depend on, as DVC does: with its ignore rules, and with its memory of unchanged files.
+def read_workspace(
+    pipeline: Pipeline, lock: Mapping[str, LockedStage] | None = None, *, only: str | None = None
+) -> Workspace:
+    """Hash what the stages depend on and make, and compare it with ``dvc.lock``.
+
+    Args:
+        pipeline: from ``dvc.yaml``.
+        lock: from ``dvc.lock``; read if it is not given.
+        only: read no more than what the state of this stage needs.
 
     Raises:
-        PipelineError: the folder is no DVC repository, or DVC cannot read a dependency.
+        PipelineError: the folder is no DVC repository, or DVC cannot read a dependency, an output or a parameter file.
+        LockFileError: ``dvc.lock`` is damaged.
     """
-    from dvc.dependency import ParamsDependency
-    from dvc.exceptions import DvcException
-    from dvc.repo import Repo
-
-    hashes: dict[str, str] = {}
-    try:
-        with Repo(str(pipeline.root)) as repo:
-            for stage in repo.index.stages:
-                for dependency in stage.deps:
-                    path = _relative(dependency.fs_path, pipeline.root)
-                    if path and path not in hashes and not isinstance(dependency, ParamsDependency):
-                        hashes[path] = str(dependency.get_hash().value) if dependency.exists else MISSING
-    except (DvcException, OSError) as error:
-        raise PipelineError(
-            f"{pipeline.root}: DVC cannot read the workspace: {' '.join(str(error).split())}",
-            remedy="`dvc status` shows the same; mend what it names",
-        ) from error
-    parameters = [parameter for stage in pipeline.stages for parameter in stage.parameters]
-    return Workspace(hashes=hashes, parameters=_parameter_values(pipeline.root, parameters))
+    lock = read_lock(pipeline.root) if lock is None else lock
+    if only is None:
+        return read_status(pipeline, lock, stages=[stage.name for stage in pipeline.stages], also={})
+    also = {maker: set(_versioned(pipeline, maker)) for maker in pipeline.upstream(only)}
+    keys = {source.key for source in sources_of(pipeline, only)}
+    for stage in pipeline.stages:
+        shared = {path for source in sources_of(pipeline, stage.name) if source.key in keys for path in source.paths}
+        also.setdefault(stage.name, set()).update(shared)
+    return read_status(pipeline, lock, stages=[only], also=also)
 
 
-def take_snapshot(pipeline: Pipeline, lock: Mapping[str, LockedStage], workspace: Workspace) -> Snapshot:
-    """Compute every version from the three readings; touches no file."""
-    sources = {key: digest(_current(source, workspace)) for key, source in all_sources(pipeline).items()}
-    data = {s.name: data_version(pipeline, s.name, lock[s.name]) for s in pipeline.stages if s.name in lock}
+def take_snapshot(pipeline: Pipeline, workspace: Workspace) -> Snapshot:
+    """Compute the versions of the stages that ``workspace`` has read, and of their sources; touches no file."""
+    wanted = {source.key for name in workspace.stages for source in sources_of(pipeline, name)}
+    sources = {
+        key: digest(_current(source, workspace)) for key, source in all_sources(pipeline).items() if key in wanted
+    }
     stages = {}
-    for name, version in data.items():
-        inputs: dict[Key, str] = {}
+    for name, status in workspace.stages.items():
+        inputs, changed = dict[Key, str](), set[Key]()
         for source in sources_of(pipeline, name):
-            recorded = _recorded(source, lock[name])
-            same = recorded == _current(source, workspace)
-            inputs[source.key] = sources[source.key] if same else digest(recorded)
+            inputs[source.key] = sources[source.key]
+            paths, parameters = set(source.paths), set(source.parameters)
+            if paths & set(status.changed_dependencies) or parameters & set(status.changed_parameters):
+                changed.add(source.key)
+                inputs[source.key] = _other(digest(_recorded(source, status)), than=sources[source.key])
         for maker in pipeline.upstream(name):
             key = asset_key(pipeline.stage(maker))
-            inputs[key] = _edge(pipeline, name, maker, lock=lock, workspace=workspace, data=data)
-        stages[name] = StageState(data_version=version, code_version=code_version(lock[name].command), inputs=inputs)
+            inputs[key] = data_version(pipeline, maker, workspace)
+            read = {path for path, makers in pipeline.makers[name].items() if maker in makers}
+            if read & set(status.changed_dependencies):
+                changed.add(key)
+                recorded = digest({path: status.dependencies.get(path, MISSING) for path in read})
+                inputs[key] = _other(recorded, than=inputs[key])
+        own = _own_changes(status, recorded=name in workspace.recorded)
+        stages[name] = StageState(
+            data_version=data_version(pipeline, name, workspace),
+            code_version="; ".join(own) or code_version(pipeline.stage(name).command),
+            inputs=inputs,
+            changed_inputs=frozenset(changed),
+            own=own,
+            why=_why(status, workspace),
+        )
     return Snapshot(sources=sources, stages=stages)
 
 
@@ -140,17 +155,18 @@ def code_version(command: str) -> str:
     return hashlib.md5(command.encode(), usedforsecurity=False).hexdigest()
 
 
-def data_version(pipeline: Pipeline, name: str, locked: LockedStage) -> str:
+def data_version(pipeline: Pipeline, name: str, workspace: Workspace) -> str:
     """Version of what a stage made: DVC's hash of the outputs that other stages need, or of all if none does.
 
-    Outputs that nothing needs (timings, pages) differ from run to run and must not make stages below look stale.
+    What stands in the workspace counts, not what ``dvc.lock`` records: the stages below read the former. Outputs that
+    nothing needs (timings, pages) differ from run to run and must not make stages below look stale. Where a stage has
+    neither run nor left anything, the version is the one by which Dagster says that there is nothing.
     """
-    wanted = [
-        path for stage in pipeline.stages for path, makers in pipeline.makers[stage.name].items() if name in makers
-    ]
-    needed = {o: h for o, h in locked.outputs.items() if any(overlaps(o, path) for path in wanted)}
-    hashes = needed or dict(locked.outputs)
-    return next(iter(hashes.values())) if len(hashes) == 1 else digest(hashes)
+    hashes = {path: workspace.hashes.get(path, MISSING) for path in _versioned(pipeline, name)}
+    status = workspace.stages.get(name)
+    if name not in workspace.recorded and (status is None or status.changed) and set(hashes.values()) <= {MISSING}:
+        return NOTHING
+    return digest(hashes)
 
 
 def digest(value: Any) -> str:
@@ -161,23 +177,42 @@ def digest(value: Any) -> str:
     return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()
 
 
-def _edge(
-    pipeline: Pipeline,
-    name: str,
-    maker: str,
-    *,
-    lock: Mapping[str, LockedStage],
-    workspace: Workspace,
-    data: Mapping[str, str],
-) -> str:
-    """Version of ``maker`` that ``name`` was made from, by the rule of this module."""
-    recorded = {path: h for path, h in lock[name].dependencies.items() if maker in pipeline.makers[name].get(path, ())}
-    if maker not in data:
-        return digest(recorded)
-    made = lock[maker].outputs
-    current = {path: made.get(path) or workspace.hashes.get(path, MISSING) for path in recorded}
-    wanted = {path for path, makers in pipeline.makers[name].items() if maker in makers}
-    return data[maker] if recorded == current and wanted == set(recorded) else f"recorded-{digest(recorded)}"
+def _versioned(pipeline: Pipeline, name: str) -> tuple[str, ...]:
+    """Outputs whose hashes make up the data version of a stage."""
+    wanted = [path for makers in pipeline.makers.values() for path, names in makers.items() if name in names]
+    paths = tuple(output.path for output in pipeline.stage(name).outputs)
+    return tuple(path for path in paths if any(overlaps(path, other) for other in wanted)) or paths
+
+
+def _other(version: str, *, than: str) -> str:
+    """A version that Dagster takes for another one."""
+    return version if version != than else f"recorded-{version}"
+
+
+def _own_changes(status: StageStatus, *, recorded: bool) -> tuple[str, ...]:
+    """What makes a stage stale that is no input of it, in words; they stand in place of its code version."""
+    words = [] if recorded else ["no entry in dvc.lock"]
+    for word, shown in (("modified", "edited"), ("deleted", "deleted"), ("not in cache", "not in DVC's cache")):
+        paths = sorted(path for path, found in status.changed_outputs.items() if found == word)
+        if paths and recorded:
+            words.append(f"outputs {shown}: {', '.join(paths)}")
+    if status.changed_command:
+        words.append(COMMAND_CHANGED)
+    if status.always_changed:
+        words.append("always changed: DVC runs it each time")
+    return tuple(words) if status.changed else ()
+
+
+def _why(status: StageStatus, workspace: Workspace) -> tuple[str, ...]:
+    """What ``dvc status`` lists, one line each, with the values of parameters."""
+    lines = [f"dependency {path}: {word}" for path, word in status.changed_dependencies.items()]
+    for parameter, word in status.changed_parameters.items():
+        before, after = (values.get(parameter, MISSING) for values in (status.parameters, workspace.parameters))
+        shown = f" (was {before}, is {after})" if word == "modified" and parameter.key else ""
+        lines.append(f"parameter {_label(parameter)}: {word}{shown[:200]}")
+    lines += [f"output {path}: {word}" for path, word in status.changed_outputs.items()]
+    lines += ["command: modified"] * status.changed_command + ["always changed"] * status.always_changed
+    return tuple(lines)
 
 
 def _current(source: Source, workspace: Workspace) -> dict[str, str]:
@@ -185,9 +220,9 @@ def _current(source: Source, workspace: Workspace) -> dict[str, str]:
     return values | {_label(p): digest([workspace.parameters.get(p, MISSING)]) for p in source.parameters}
 
 
-def _recorded(source: Source, locked: LockedStage) -> dict[str, str]:
-    values = {path: locked.dependencies.get(path, MISSING) for path in source.paths}
-    return values | {_label(p): digest([locked.parameters.get(p, MISSING)]) for p in source.parameters}
+def _recorded(source: Source, status: StageStatus) -> dict[str, str]:
+    values = {path: status.dependencies.get(path, MISSING) for path in source.paths}
+    return values | {_label(p): digest([status.parameters.get(p, MISSING)]) for p in source.parameters}
 
 
 def _label(parameter: Parameter) -> str:
@@ -199,34 +234,7 @@ def _parameter_key(parameter: Parameter) -> Key:
     return ("params", *file, *(parameter.key.split(".") if parameter.key else ()))
 
 
-def _parameter_values(root: Path, parameters: Iterable[Parameter]) -> dict[Parameter, Any]:
-    from dvc.exceptions import DvcException
-    from dvc.fs import LocalFileSystem
-    from dvc.utils.serialize import load_path
-
-    loaded: dict[str, Any] = {}
-    values: dict[Parameter, Any] = {}
-    for parameter in parameters:
-        if parameter.file not in loaded:
-            try:
-                loaded[parameter.file] = load_path(str(root / parameter.file), LocalFileSystem())
-            except (DvcException, OSError) as error:
-                raise PipelineError(f"{root / parameter.file} cannot be read: {error}", remedy="mend it") from error
-        value = loaded[parameter.file]
-        for part in parameter.key.split(".") if parameter.key else ():
-            value = value.get(part, MISSING) if isinstance(value, Mapping) else MISSING
-        values[parameter] = value
-    return values
-
-
 def _is_code(path: Path) -> bool:
     if path.suffix == ".py":
         return True
     return path.is_dir() and next(path.rglob("*.py"), None) is not None
-
-
-def _relative(path: str, root: Path) -> str | None:
-    try:
-        return Path(path).relative_to(root).as_posix()
-    except ValueError:
-        return None
