@@ -5,5 +5,6 @@ must satisfy is read from ``dvc.yaml``. See README.md for how another project ta
 """
 
 from .assemble import build_definitions
+from .config_types import Schema
 
-__all__ = ["build_definitions"]
+__all__ = ["Schema", "build_definitions"]

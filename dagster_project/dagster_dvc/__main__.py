@@ -9,6 +9,7 @@ from pathlib import Path
 import dagster as dg
 
 from .errors import BridgeError
+from .file_server import serve
 from .pipeline import find_project
 from .resources import DvcProject
 from .sync import report
@@ -19,17 +20,25 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog=f"python -m {__package__}", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("sync", help="tell the Dagster instance of DAGSTER_HOME what DVC did outside of it")
-    parser.parse_args()
+    serving = commands.add_parser("serve", help="serve the outputs of the stages on 127.0.0.1, for links in Dagster")
+    serving.add_argument("--port", type=int, default=3001, help="default: %(default)s")
+    arguments = parser.parse_args()
     try:
-        sys.stderr.write(_sync())
+        root = find_project(fallback=Path(__file__).resolve().parents[2])
+        if arguments.command == "serve":
+            serve(root, port=arguments.port)
+        else:
+            sys.stderr.write(_sync(root))
     except BridgeError as error:
         sys.stderr.write(f"{error}\n")
         return 2
+    except KeyboardInterrupt:
+        return 130
     return 0
 
 
-def _sync() -> str:
-    dvc = DvcProject(root=str(find_project(fallback=Path(__file__).resolve().parents[2])))
+def _sync(root: Path) -> str:
+    dvc = DvcProject(root=str(root))
     with dg.DagsterInstance.get() as instance:
         count = report(instance, dvc)
     return f"Dagster: {count} assets brought up to date with dvc.lock\n" if count else "Dagster: up to date\n"

@@ -10,18 +10,19 @@ import dagster as dg
 
 from .assets import stage_assets
 from .automation import automation_definitions
+from .config_types import Schema
 from .errors import BridgeError, PipelineError
+from .executor import pipeline_executor
+from .experiment_jobs import experiment_jobs
 from .pipeline import Pipeline, find_project, read_pipeline
 from .resources import DvcProject
 from .state_sensor import dvc_state
 from .translator import source_spec
 from .workspace import all_sources, asset_key
 
-_MAX_CONCURRENT_STEPS = 4
-
 
 def build_definitions(
-    root: Path | None = None, *, fallback: Path | None = None, preload: Sequence[str] = ()
+    root: Path | None = None, *, fallback: Path | None = None, schema: Schema | None = None, preload: Sequence[str] = ()
 ) -> dg.Definitions:
     """Build everything from ``dvc.yaml``.
 
@@ -30,6 +31,7 @@ def build_definitions(
     Args:
         root: folder that holds ``dvc.yaml``; without it, :func:`.pipeline.find_project` searches.
         fallback: folder to take if the search finds none.
+        schema: what ``params.yaml`` may hold; without it, overrides are typed by the values that stand there.
         preload: modules that a step worker finds loaded: a forked one costs about 1.2 s then, a spawned one 2.7 s.
     """
     try:
@@ -46,17 +48,12 @@ def build_definitions(
     )
     described = dg.Definitions(
         assets=[*assets, *sources],
-        jobs=[everything],
+        jobs=[everything, *experiment_jobs(pipeline, schema or Schema())],
         sensors=[dvc_state],
         resources={"dvc": DvcProject(root=str(root))},
-        executor=_executor(preload),
+        executor=pipeline_executor(pipeline, preload),
     )
     return dg.Definitions.merge(described, automation_definitions(pipeline, job=everything))
-
-
-def _executor(preload: Sequence[str]) -> dg.ExecutorDefinition:
-    start = {"forkserver": {"preload_modules": list(preload)} if preload else {}}
-    return dg.multiprocess_executor.configured({"max_concurrent": _MAX_CONCURRENT_STEPS, "start_method": start})
 
 
 def require_distinct_keys(pipeline: Pipeline) -> None:

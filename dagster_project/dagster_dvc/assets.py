@@ -10,18 +10,25 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
-from dagster_pipes import DAGSTER_PIPES_CONTEXT_ENV_VAR, DAGSTER_PIPES_MESSAGES_ENV_VAR, encode_param
 from pydantic import Field
 
 from .checks import check_results, read_metrics
 from .errors import BridgeError
+from .memo import all_unchanged
 from .pipeline import Pipeline, Stage
+from .pipes import pipes_environment
 from .resources import DvcProject
 from .runner import UNCHANGED, Outcome, run_stage
 from .translator import asset_spec, check_specs, result_metadata, version_tags
 
-#: Run tag that forces every stage of a run.
+#: Run tag that forces stages of a run: "true" for all, or their names, separated by commas.
 FORCE_TAG = "dvc/force"
+
+
+def is_forced(tags: Mapping[str, str], name: str) -> bool:
+    """Tell whether the tags of a run force a stage."""
+    value = tags.get(FORCE_TAG, "")
+    return value == "true" or name in {part.strip() for part in value.split(",")}
 
 
 class StageConfig(dg.Config):
@@ -53,7 +60,8 @@ def stage_asset(pipeline: Pipeline, stage: Stage) -> dg.AssetsDefinition:
         pool=stage.meta.get("pool"),
     )
     def run_through_dvc(context: dg.AssetExecutionContext, config: StageConfig, dvc: DvcProject) -> Iterator[Any]:
-        yield from materialize(context, stage, dvc, force=config.force or context.run.tags.get(FORCE_TAG) == "true")
+        forced = is_forced(context.run.tags, stage.name)
+        yield from materialize(context, stage, dvc, force=config.force or forced)
 
     return run_through_dvc
 
@@ -70,20 +78,12 @@ def materialize(
     """
     before = _modified(dvc.folder, stage)
     try:
-        outcome = run_stage(
-            stage.name,
-            root=dvc.folder,
-            force=force,
-            on_line=context.log.info,
-            on_message=lambda message: _show_progress(context, message),
-            pipes=lambda messages: _pipes_environment(context, messages),
-            patience_s=dvc.patience_s,
-        )
+        outcome = _run(context, stage, dvc, force=force)
     except BridgeError as error:
         fresh = {path: m for path, m in _modified(dvc.folder, stage).items() if m != before.get(path)}
         metrics = {path: content for path, content in read_metrics(dvc.folder, stage).items() if path in fresh}
         if metrics:
-            yield from check_results(stage, metrics)
+            yield from check_results(dvc.folder, stage, metrics)
         raise dg.Failure(description=str(error), allow_retries=False) from None
     try:
         yield _result(stage, dvc, outcome)
@@ -91,15 +91,30 @@ def materialize(
         raise dg.Failure(description=str(error)) from None
 
 
+def _run(context: dg.AssetExecutionContext, stage: Stage, dvc: DvcProject, *, force: bool) -> Outcome:
+    if not force and all_unchanged(dvc.folder, [stage.name]):
+        context.log.info(f"Stage '{stage.name}' didn't change, skipping")
+        return Outcome(how=UNCHANGED, seconds=0.0)
+    return run_stage(
+        stage.name,
+        root=dvc.folder,
+        force=force,
+        on_line=context.log.info,
+        on_message=lambda message: _show_progress(context, message),
+        pipes=lambda messages: pipes_environment(context, messages, [context.asset_key]),
+        patience_s=dvc.patience_s,
+    )
+
+
 def _result(stage: Stage, dvc: DvcProject, outcome: Outcome) -> dg.MaterializeResult[Any]:
-    state, locked = dvc.snapshot().stages[stage.name], dvc.lock()[stage.name]
+    state, locked = dvc.snapshot(only=stage.name).stages[stage.name], dvc.lock()[stage.name]
     metrics = read_metrics(dvc.folder, stage)
     metadata = result_metadata(dvc.folder, stage, locked, metrics, how=outcome.how)
     if outcome.how != UNCHANGED:
         metadata["seconds"] = dg.MetadataValue.float(round(outcome.seconds, 2))
     return dg.MaterializeResult(
         metadata=metadata,
-        check_results=list(check_results(stage, metrics)),
+        check_results=list(check_results(dvc.folder, stage, metrics)),
         data_version=dg.DataVersion(state.data_version),
         tags={name: value for name, value in version_tags(state).items() if name != "dagster/data_version"},
     )
@@ -109,26 +124,6 @@ def _show_progress(context: dg.AssetExecutionContext, message: Mapping[str, Any]
     """Show a progress message in the run while the stage runs, with its figures as metadata."""
     figures = {str(name): value for name, value in message.items() if isinstance(value, int | float | str)}
     context.log_event(dg.AssetObservation(asset_key=context.asset_key, metadata=figures))
-
-
-def _pipes_environment(context: dg.AssetExecutionContext, messages: Path) -> dict[str, str]:
-    """Open Dagster Pipes in the stage's process: context in the environment, messages in a file."""
-    data = {
-        "asset_keys": [context.asset_key.to_user_string()],
-        "code_version_by_asset_key": None,
-        "provenance_by_asset_key": None,
-        "partition_key": None,
-        "partition_key_range": None,
-        "partition_time_window": None,
-        "run_id": context.run.run_id,
-        "job_name": context.job_name,
-        "retry_number": context.retry_number,
-        "extras": {},
-    }
-    return {
-        DAGSTER_PIPES_CONTEXT_ENV_VAR: encode_param({"data": data}),
-        DAGSTER_PIPES_MESSAGES_ENV_VAR: encode_param({"path": str(messages)}),
-    }
 
 
 def _modified(root: Path, stage: Stage) -> dict[str, int]:

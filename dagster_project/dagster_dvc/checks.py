@@ -13,6 +13,8 @@ from typing import Any
 
 import dagster as dg
 
+from .file_server import link
+from .markdown import table
 from .pipeline import Stage
 from .translator import Check, checks_of, flatten, to_key
 from .workspace import asset_key
@@ -31,13 +33,13 @@ def read_metrics(root: Path, stage: Stage) -> dict[str, Any]:
     return found
 
 
-def check_results(stage: Stage, metrics: Mapping[str, Any]) -> Iterator[dg.AssetCheckResult]:
+def check_results(root: Path, stage: Stage, metrics: Mapping[str, Any]) -> Iterator[dg.AssetCheckResult]:
     """Evaluate the checks of a stage on the content of its metrics files."""
     for check in checks_of(stage):
-        yield check_result(stage, check, metrics.get(check.file))
+        yield check_result(root, stage, check, metrics.get(check.file))
 
 
-def check_result(stage: Stage, check: Check, content: Any) -> dg.AssetCheckResult:
+def check_result(root: Path, stage: Stage, check: Check, content: Any) -> dg.AssetCheckResult:
     """Evaluate one check; a missing file or key fails it."""
     value = look_up(content, check.key)
     metadata: dict[str, Any] = {"file": check.file, "key": check.key, "value": json.dumps(value, ensure_ascii=False)}
@@ -47,6 +49,8 @@ def check_result(stage: Stage, check: Check, content: Any) -> dg.AssetCheckResul
         failing = [row for row in parent.get("results", []) if isinstance(row, Mapping) and row.get("success") is False]
         if failing:
             metadata["failing"] = dg.MetadataValue.md(table(failing[:_ROWS_SHOWN]))
+    if check.report:
+        metadata["report"] = link(root, check.report)
     return dg.AssetCheckResult(
         asset_key=to_key(asset_key(stage)),
         check_name=check.name,
@@ -62,16 +66,3 @@ def look_up(content: Any, key: str) -> Any:
     for part in key.split(".") if key else ():
         content = content.get(part) if isinstance(content, Mapping) else None
     return content
-
-
-def table(rows: list[Mapping[str, Any]]) -> str:
-    """Rows as a Markdown table; columns in order of first appearance."""
-    columns = list(dict.fromkeys(name for row in rows for name in row))
-    lines = [f"| {' | '.join(columns)} |", f"|{'---|' * len(columns)}"]
-    lines += [f"| {' | '.join(_cell(row.get(name)) for name in columns)} |" for row in rows]
-    return "\n".join(lines)
-
-
-def _cell(value: Any) -> str:
-    text = "" if value is None else value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    return text.replace("|", "\\|").replace("\n", " ")[:200]

@@ -1,13 +1,15 @@
 """Pure translation: a stage's record to what Dagster shows of it. Touches no file and starts nothing.
 
 ``meta`` of a stage in ``dvc.yaml`` is read here: ``group``, ``kinds`` (at most two), ``owners``, ``tags``, ``pool``
-(stages that share a pool run one at a time) and ``checks``. A check reads one value of a metrics file::
+(stages that share a pool run one at a time), ``preview`` (files to show the beginning of), ``push`` (see remote.py) and
+``checks``. A check reads one value of a metrics file::
 
     checks:
       - {name: expectations, file: metrics/validate_corpus.json, key: success, blocking: true}
       - {name: not_overfitting, file: metrics/evaluate.json, key: overfitting.flag, is: false}
 
-``is`` is the value that passes (default ``true``). A blocking check that fails stops what follows; others warn.
+``is`` is the value that passes (default ``true``); ``report`` names a page to link to. A blocking check that fails
+stops what follows; others warn.
 """
 
 from __future__ import annotations
@@ -20,11 +22,15 @@ from typing import Any
 import dagster as dg
 
 from .errors import PipelineError
+from .file_server import link
 from .pipeline import LockedStage, Pipeline, Stage
-from .workspace import Source, StageState, asset_key, code_version, sources_of
+from .preview import previews
+from .workspace import Source, StageState, asset_key, code_version, digest, sources_of
 
-_META_KEYS = {"group", "kinds", "owners", "tags", "pool", "checks"}
-_CHECK_KEYS = {"name", "file", "key", "is", "blocking", "description"}
+_META_KEYS = {"group", "kinds", "owners", "tags", "pool", "checks", "preview", "push"}
+_CHECK_KEYS = {"name", "file", "key", "is", "blocking", "description", "report"}
+#: Stands for what ``dvc status`` lists of a stage.
+STATUS_TAG = "dvc/status"
 _SOURCE_TEXT = {
     "params": "Section of params.yaml. A change makes the stages that read it stale.",
     "code": "Code that the stage imports. A change makes it stale.",
@@ -42,11 +48,17 @@ class Check:
     expected: Any
     blocking: bool
     description: str | None
+    report: str | None
 
 
 def to_key(key: tuple[str, ...]) -> dg.AssetKey:
     """Key of this package as Dagster's."""
     return dg.AssetKey(list(key))
+
+
+def op_name(stage: Stage) -> str:
+    """Name that Dagster gives to the step of a stage."""
+    return "__".join(asset_key(stage))
 
 
 def asset_spec(pipeline: Pipeline, stage: Stage) -> dg.AssetSpec:
@@ -121,6 +133,7 @@ def checks_of(stage: Stage) -> tuple[Check, ...]:
                 expected=entry.get("is", True),
                 blocking=bool(entry.get("blocking", False)),
                 description=entry.get("description"),
+                report=entry.get("report"),
             )
         )
     return tuple(found)
@@ -145,6 +158,7 @@ def version_tags(state: StageState) -> dict[str, str]:
         "dagster/data_version": state.data_version,
         "dagster/data_version_is_user_provided": "true",
         "dagster/code_version": state.code_version,
+        STATUS_TAG: digest(list(state.why)) if state.why else "fresh",
     }
     for key, version in state.inputs.items():
         name = to_key(key).to_user_string()
@@ -154,25 +168,23 @@ def version_tags(state: StageState) -> dict[str, str]:
 
 
 def result_metadata(
-    root: Path, stage: Stage, locked: LockedStage, metrics: Mapping[str, Any], *, how: str
+    root: Path, stage: Stage, locked: LockedStage | None, metrics: Mapping[str, Any], *, how: str
 ) -> dict[str, Any]:
     """Metadata of a materialization.
 
     Args:
         root: the project.
         stage: what ran.
-        locked: its entry in ``dvc.lock``.
+        locked: its entry in ``dvc.lock``, if it has one.
         metrics: content of its metrics files by path.
         how: "executed", "restored from the run-cache", "unchanged" or "outside Dagster".
     """
-    metadata: dict[str, Any] = {"run": how, "bytes": dg.MetadataValue.int(sum(locked.sizes.values()))}
+    metadata: dict[str, Any] = {"run": how, "bytes": dg.MetadataValue.int(sum(locked.sizes.values()) if locked else 0)}
     for content in metrics.values():
         for name, value in flatten(content).items():
             metadata.setdefault(name, value)
-    for output in stage.outputs:
-        target = root / output.path
-        page = target / "index.html" if (target / "index.html").exists() else target
-        metadata[output.path] = dg.MetadataValue.path(str(page))
+    metadata |= {title: dg.MetadataValue.md(text) for title, text in previews(root, stage).items()}
+    metadata |= {output.path: link(root, output.path) for output in stage.outputs}
     return metadata
 
 
