@@ -18,8 +18,9 @@ from dagster._core.executor.in_process import InProcessExecutor
 from dagster._core.executor.multiprocess import MultiprocessExecutor
 
 from .assets import FORCE_TAG
-from .memo import all_unchanged
+from .errors import BridgeError
 from .pipeline import Pipeline
+from .resources import DvcProject
 from .translator import op_name
 
 _MAX_CONCURRENT_STEPS = 4
@@ -63,8 +64,15 @@ class PipelineExecutor(dg.Executor):
         ops = {step.node_handle.name for step in execution_plan.get_all_steps_in_topo_order()}
         stages = [self._stages[name] for name in ops if name in self._stages]
         forced = _is_forced(plan_context.dagster_run.tags, plan_context.run_config)
-        short = len(stages) == len(ops) and not forced and all_unchanged(self._root, stages)
+        short = len(stages) == len(ops) and not forced and self._all_unchanged(stages)
         yield from (self._one if short else self._many).execute(plan_context, execution_plan)
+
+    def _all_unchanged(self, names: list[str]) -> bool:
+        try:
+            found = DvcProject(root=str(self._root)).snapshot().stages
+            return not any(found[name].why for name in names)
+        except BridgeError:
+            return False  # the step will say what is wrong
 
 
 def pipeline_executor(pipeline: Pipeline, preload: Sequence[str]) -> dg.ExecutorDefinition:
