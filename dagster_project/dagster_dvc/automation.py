@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 import dagster as dg
 
+from .assets import FORCE_TAG
 from .errors import BridgeError, SettingsError
 from .new_rows import new_rows
 from .notify import notification_sensors
@@ -21,8 +22,6 @@ from .pipeline import Pipeline
 from .settings import Drift, NewFiles, NewRows, Schedule, read_settings
 from .triggers import Decision, Memory, drift, new_files
 
-#: Run tag that forces stages: "true" for all, or their names with commas between.
-FORCE_TAG = "dvc/force"
 #: Run tags that tell what started a run, and on which data.
 TRIGGER_TAG, DATA_TAG = "dvc/trigger", "dvc/data"
 _UNFINISHED = [

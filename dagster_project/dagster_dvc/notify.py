@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import time
@@ -11,7 +12,6 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import dagster as dg
 
@@ -104,7 +104,7 @@ def deliver(told: Mapping[str, Any], settings: Notify, *, root: Path) -> list[st
             problems.append(f"{path}: {error.strerror}")
     if settings.webhook_from is not None:
         address = os.environ.get(settings.webhook_from, "")
-        if urlsplit(address).scheme not in {"http", "https"}:
+        if not address.startswith(("http://", "https://")):
             problems.append(f"the environment variable {settings.webhook_from} holds no http(s) address")
         elif problem := post(address, line):
             problems.append(f"webhook of {settings.webhook_from}: {problem}")
@@ -123,10 +123,9 @@ def post(address: str, body: str) -> str | None:
         left = deadline - time.monotonic()
         if left <= 0:
             break
-        request = urllib.request.Request(  # noqa: S310 - the caller lets only http and https through
-            address, data=body.encode(), headers={"Content-Type": "application/json"}, method="POST"
-        )
-        try:
+        headers = {"Content-Type": "application/json"}
+        try:  # S310: the caller lets only http and https through
+            request = urllib.request.Request(address, data=body.encode(), headers=headers, method="POST")  # noqa: S310
             with urllib.request.urlopen(request, timeout=min(_TIMEOUT_S, left)):  # noqa: S310
                 return None
         except urllib.error.HTTPError as error:
@@ -134,8 +133,11 @@ def post(address: str, body: str) -> str | None:
             error.close()
             if error.code < 500 and error.code not in {408, 429}:
                 break
-        except (OSError, ValueError) as error:  # URLError, timeouts, resets, an address that is none
+        except OSError as error:  # URLError, timeouts, resets
             problem = str(getattr(error, "reason", error))
+        except (ValueError, http.client.HTTPException) as error:
+            # Messages of an address that is none repeat it.
+            problem = f"not an address, or not HTTP ({type(error).__name__})"
     return problem
 
 

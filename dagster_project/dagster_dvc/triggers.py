@@ -19,7 +19,8 @@ from .checks import look_up
 from .errors import SourceError
 from .pipeline import read_lock, read_pipeline
 from .settings import Drift, NewFiles, readers
-from .workspace import MISSING, digest, read_workspace
+from .status import MISSING, read_status
+from .workspace import digest
 
 Memory = Mapping[str, Any]
 
@@ -52,9 +53,11 @@ def new_files(root: Path, settings: NewFiles, memory: Memory) -> Decision:
     if judged == memory.get("judged"):
         return Decision(memory, f"nothing has changed since: {memory.get('reason')}")
     pipeline, lock = read_pipeline(root), read_lock(root)
-    hashes, wanting = read_workspace(pipeline).hashes, []
+    reading = readers(pipeline, settings.folder)
+    hashes = read_status(pipeline, lock, stages=[], also=reading).hashes
+    wanting: list[str] = []
     current: dict[str, str] = {}
-    for name, paths in readers(pipeline, settings.folder).items():
+    for name, paths in reading.items():
         now = {path: hashes.get(path, MISSING) for path in paths}
         current |= now
         if name not in lock or any(lock[name].dependencies.get(path) != version for path, version in now.items()):

@@ -208,6 +208,27 @@ def test_new_rows_ask_for_one_run_that_forces_the_stage(ticks: Callable[..., Tic
     assert tick() is not None
 
 
+@pytest.mark.slow
+def test_a_run_for_new_rows_executes_the_stage_although_dvc_sees_no_change(
+    ticks: Callable[..., Ticks], database: sa.Connection, instance: dg.DagsterInstance
+) -> None:
+    tick = ticks("new_rows", **{**ROWS, "stage": "part@a"})
+    assert tick() is None
+    insert(database, 1)
+    request = tick()
+    assert request is not None
+    job = build_definitions(tick.root).resolve_job_def("pipeline")
+    result = job.execute_in_process(instance=instance, tags=dict(request.tags))
+    ran = {
+        str(event.asset_key.to_user_string()): str(
+            event.step_materialization_data.materialization.metadata["run"].value
+        )
+        for event in result.get_asset_materialization_events()
+        if event.asset_key
+    }
+    assert ran == {"count": "unchanged", "part_a": "executed", "part_b": "unchanged", "join": "unchanged"}
+
+
 @pytest.mark.parametrize("value", ["2026-01-02 03:04:05", None])
 def test_the_mark_may_be_a_time_or_absent(
     ticks: Callable[..., Ticks], database: sa.Connection, value: str | None
