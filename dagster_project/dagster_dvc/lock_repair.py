@@ -111,7 +111,7 @@ def _mend_lock_file(path: Path, kept: Path, *, incomplete: bool) -> list[str]:
 
 
 def _restore(path: Path, kept: Path, *, content: bytes, copy: bytes | None) -> list[str]:
-    """Put the copy in the place of a broken file; without one, only an empty file can be dealt with: it holds nought."""
+    """Put the copy in the place of a broken file; without one, only an empty file can be dealt with: it holds none."""
     if copy is not None and _CONFLICT not in content:
         _write(kept.with_name("dvc.lock.broken"), content)
         _write(path, copy, by=kept.parent)
