@@ -14,6 +14,7 @@ from typing import Any
 import dagster as dg
 from dagster._core.definitions.data_version import CachingStaleStatusResolver
 from dagster._core.loader import LoadingContextForTest
+from truth_project import DVC_YAML, GATHER, OUTPUTS, PARAMS, RAW, STAGES, TEXTS
 
 from dagster_project.dagster_dvc.assets import stage_assets
 from dagster_project.dagster_dvc.errors import StageFailed
@@ -23,59 +24,6 @@ from dagster_project.dagster_dvc.runner import EXECUTED, Outcome
 from dagster_project.dagster_dvc.sync import pending_events
 from dagster_project.dagster_dvc.translator import source_spec
 from dagster_project.dagster_dvc.workspace import all_sources
-
-#: A folder as input and as output, a reader of one file of it, foreach, nested parameters, a stage whose output ignores
-#: most of its input, a folder above outputs of several stages, outputs that nothing needs, a stage that always runs.
-DVC_YAML = """\
-stages:
-  gather:
-    cmd: sh code/gather.sh data/raw out/parts @LIMIT@
-    deps: [data/raw, code/gather.sh]
-    params: [gather.limit]
-    outs: [out/parts, out/log.txt]
-    metrics: [metrics/gather.json: {cache: false}]
-  head:
-    cmd: head -n 1 out/parts/a.txt > out/head.txt
-    frozen: @FROZEN@
-    deps: [out/parts/a.txt]
-    outs: [out/head.txt]
-  mark:
-    foreach: ${marks}
-    do:
-      cmd: sh code/mark.sh ${key} out/parts > out/mark/${key}.txt
-      deps: [out/parts, code/mark.sh]
-      params: ["marks.${key}", other.yaml: [deep.x]]
-      outs: ["out/mark/${key}.txt"]
-  blind:
-    cmd: @BLIND@ wc -l < out/head.txt > out/blind.txt
-    deps: [out/head.txt]
-    params: [blind]
-    outs: [out/blind.txt]
-  join:
-    wdir: out
-    cmd: cat mark/x.txt mark/y.txt blind.txt > join.txt
-    deps: [mark, blind.txt]
-    outs: [join.txt: {persist: true}]
-  stamp:
-    cmd: cat out/blind.txt > out/stamp.txt
-    always_changed: true
-    deps: [out/blind.txt]
-    outs: [out/stamp.txt]
-"""
-GATHER = """\
-set -e
-mkdir -p "$2" metrics
-for file in "$1"/*; do head -n "$3" "$file" > "$2/$(basename "$file")"; done
-ls "$1" > out/log.txt
-echo "{\\"files\\": $(ls "$1" | wc -l)}" > metrics/gather.json
-"""
-#: What the walk chooses from: few values each, so that edits are undone as often as made.
-PARAMS = {"limit": ["1", "2"], "x": ["1", "2.0e-5"], "y": ["{deep: {er: 1}}", "null"], "blind": ["true", "[1, 2]"]}
-TEXTS = ["one\n", "one\ntwo\n", "other\ntwo\nthree\n"]
-RAW = ["a.txt", "b.txt", "c.txt"]
-OUTPUTS = ["out/parts", "out/parts/a.txt", "out/log.txt", "metrics/gather.json", "out/head.txt", "out/mark/x.txt"]
-OUTPUTS += ["out/mark/y.txt", "out/blind.txt", "out/join.txt", "out/stamp.txt"]
-STAGES = ["gather", "head", "mark@x", "mark@y", "blind", "join", "stamp"]
 
 
 class Walk:
@@ -257,15 +205,10 @@ class Walk:
         return f"{command} {arguments} {options}"
 
     def git(self, *arguments: str) -> str:
-        who = {f"GIT_{a}_{b}": "nobody@localhost" for a in ("AUTHOR", "COMMITTER") for b in ("NAME", "EMAIL")}
-        environment = {
-            "PATH": os.environ["PATH"],
-            "HOME": str(self.root.parent),
-            "GIT_CONFIG_GLOBAL": os.devnull,
-            **who,
-        }
+        nobody = {f"GIT_{a}_{b}": "nobody@localhost" for a in ("AUTHOR", "COMMITTER") for b in ("NAME", "EMAIL")}
+        place = {"PATH": os.environ["PATH"], "HOME": str(self.root.parent), "GIT_CONFIG_GLOBAL": os.devnull}
         command = ["git", *arguments]
-        done = subprocess.run(command, cwd=self.root, env=place | who, check=True, capture_output=True, text=True)
+        done = subprocess.run(command, cwd=self.root, env=place | nobody, check=True, capture_output=True, text=True)
         return done.stdout.strip()
 
     # What must hold.
