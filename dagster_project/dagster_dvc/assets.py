@@ -14,6 +14,7 @@ from pydantic import Field
 
 from .checks import check_results, read_metrics
 from .errors import BridgeError
+from .lock_repair import mend
 from .pipeline import Pipeline, Stage
 from .pipes import pipes_environment
 from .resources import DvcProject
@@ -91,6 +92,8 @@ def materialize(
 
 
 def _run(context: dg.AssetExecutionContext, stage: Stage, dvc: DvcProject, *, force: bool) -> Outcome:
+    for sentence in mend(dvc.folder):
+        context.log.warning(sentence)
     if not force and not dvc.snapshot(only=stage.name).stages[stage.name].why:
         # What `dvc status` finds unchanged, `dvc repro` skips: no need to spend the second that starting it takes.
         context.log.info(f"Stage '{stage.name}' didn't change, skipping")

@@ -49,3 +49,7 @@ class OverrideError(BridgeError):
 
 class ExperimentError(BridgeError):
     """An experiment cannot be run or applied."""
+
+
+class RemoteError(BridgeError):
+    """A remote is not configured, cannot be reached, or lacks what was asked of it."""

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import dagster as dg
 
 from .errors import BridgeError
+from .lock_repair import mend
 from .resources import DvcProject
 from .sync import pending_events
 
@@ -19,6 +20,8 @@ SYNC_INTERVAL_S = 10
 )
 def dvc_state(context: dg.SensorEvaluationContext, dvc: DvcProject) -> dg.SensorResult | dg.SkipReason:
     """Report pending events; a stage that is being made just now reports itself."""
+    for sentence in mend(dvc.folder):
+        context.log.warning(sentence)
     try:
         events = pending_events(context.instance, dvc, shown=_shown(context))
     except BridgeError as error:
