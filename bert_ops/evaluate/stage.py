@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+_PREVIEW_ROWS, _PREVIEW_CHARACTERS = 4, 80
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("--task", required=True, help="name of the task, a key of `tasks` in params.yaml")
@@ -81,7 +84,8 @@ def run(arguments: argparse.Namespace) -> None:
         history=history,
         params=params,
     )
-    _write(arguments.out, results, predictions=predictions, html=html)
+    preview = preview_table(predictions, texts=texts)
+    _write(arguments.out, results, predictions=predictions, preview=preview, html=html)
     write_json(arguments.metrics, scoring.metrics_file(results))
     note(f"evaluate: {results['verdict']['headline']}")
     report_to_dagster({"task": task, **scoring.metrics_file(results)})
@@ -100,10 +104,24 @@ def predictions_table(
     return table
 
 
-def _write(out: Path, results: dict[str, Any], *, predictions: pd.DataFrame, html: str) -> None:
+def preview_table(predictions: pd.DataFrame, *, texts: list[str]) -> pd.DataFrame:
+    """A few answers to look at: the most confident mistakes, then the most confident right ones."""
+    import pandas as pd
+
+    scores = predictions.filter(regex="^score_")
+    table = pd.DataFrame({"text": [text[:_PREVIEW_CHARACTERS] for text in texts]})
+    table["label"], table["predicted"] = predictions["label"].to_numpy(), predictions["predicted"].to_numpy()
+    table["confidence"] = scores.max(axis=1).astype(float).round(3).to_numpy()
+    table = table.sort_values("confidence", ascending=False, kind="stable")
+    right = table["label"] == table["predicted"]
+    return pd.concat([table[~right].head(_PREVIEW_ROWS), table[right].head(_PREVIEW_ROWS)])
+
+
+def _write(out: Path, results: dict[str, Any], *, predictions: pd.DataFrame, preview: pd.DataFrame, html: str) -> None:
     with atomic_folder(out) as folder:
         write_json(folder / "results.json", results)
         write_parquet(folder / "predictions.parquet", predictions)
+        write_text(folder / "preview.jsonl", preview.to_json(orient="records", lines=True, force_ascii=False))
         confusion = predictions[["label", "predicted"]].rename(columns={"label": "actual"})
         write_text(folder / "confusion.csv", confusion.to_csv(index=False, lineterminator="\n"))
         write_text(folder / "index.html", html)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,12 +14,14 @@ import pandas as pd
 from tokenizers import Tokenizer
 
 from bert_ops.errors import ArtifactError
-from bert_ops.io import atomic_folder, file_sha256, read_parquet, rerun, write_json
+from bert_ops.io import atomic_folder, file_sha256, read_parquet, rerun, write_json, write_text
 from bert_ops.progress import Progress, note
 from bert_ops.schema import load_section
 from bert_ops.tokenizer import wordpiece
 from bert_ops.tokenizer.params import TokenizeParams
 from bert_ops.tokenizer.store import SPLITS, Ids, SplitWriter, dtype_for, write_manifest
+
+_PREVIEW_SENTENCES = 6
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -56,6 +59,7 @@ def run(arguments: argparse.Namespace) -> None:
                 progress.update(counts["sentences"])
             splits[split] = writer.close()
         vocab_sha256 = file_sha256(arguments.tokenizer / "vocab.txt")
+        write_text(folder / "preview.jsonl", preview(frame, tokenizer))
         write_manifest(folder, vocab_size=vocab_size, vocab_sha256=vocab_sha256, splits=splits)
     metrics = summarise(splits, unknown=counts["unknown"], vocab_size=vocab_size)
     write_json(arguments.metrics, metrics)
@@ -63,6 +67,15 @@ def run(arguments: argparse.Namespace) -> None:
         f"tokenize: {metrics['tokens']:,} tokens in {metrics['sentences']:,} sentences "
         f"of {metrics['documents']:,} documents, {metrics['unknown_share']:.3%} unknown"
     )
+
+
+def preview(frame: pd.DataFrame, tokenizer: Tokenizer) -> str:
+    """The first training sentences with their pieces, as JSON Lines: for people."""
+    texts = frame.loc[frame["split"] == "train", "text"].head(_PREVIEW_SENTENCES)
+    rows = (
+        {"text": text, "pieces": " ".join(tokenizer.encode(text, add_special_tokens=False).tokens)} for text in texts
+    )
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 
 def summarise(splits: dict[str, dict[str, Any]], *, unknown: int, vocab_size: int) -> dict[str, Any]:
