@@ -1,5 +1,6 @@
 """The bridge as Dagster sees it: materialize, checks, staleness, sensor. Dagster runs in this process."""
 
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -124,7 +125,12 @@ def test_sensor_follows_edits_and_repro(
     dvc(reproduced, "repro")
     assert tick() > 0
     assert statuses(reproduced, instance) == FRESH
+    whole = (reproduced / "dvc.lock").read_bytes()
     (reproduced / "dvc.lock").write_text("stages: [")
+    assert tick() == 0
+    assert (reproduced / "dvc.lock").read_bytes() == whole
+    (reproduced / "dvc.lock").write_text("stages: [")
+    shutil.rmtree(reproduced / ".dvc/tmp/dagster_dvc")  # no copy is left to restore it from
     with dg.build_sensor_context(instance=instance, resources={"dvc": project}) as context:
         skipped = dvc_state(context)
     assert isinstance(skipped, dg.SkipReason) and "dvc.lock" in str(skipped.skip_message)
