@@ -14,6 +14,9 @@ export DO_NOT_TRACK := 1
 export DAGSTER_DISABLE_TELEMETRY := 1
 export DVC_NO_ANALYTICS := 1
 PORT ?= 3000
+# Reports are served beside the UI, so that links in it open; see dagster_project/dagster_dvc/file_server.py.
+FILES_PORT ?= $(shell expr $(PORT) + 1)
+export DVC_FILES_URL ?= http://127.0.0.1:$(FILES_PORT)
 PYTHON ?= $(shell for p in python3.11 python3 python; do \
   $$p -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null && command -v $$p && break; done)
 
@@ -32,7 +35,8 @@ sync: $(READY) $(DAGSTER_HOME)/dagster.yaml ## tell Dagster what ran outside of 
 
 ui: $(READY) scm sync ## start the Dagster UI on http://127.0.0.1:3000 (PORT=… for another port)
 	@echo "The UI opens on http://127.0.0.1:$(PORT) in some seconds; Ctrl-C ends it."
-	@exec dg dev --host 127.0.0.1 --port $(PORT)
+	@python -m dagster_project.dagster_dvc serve --port $(FILES_PORT) & trap "kill $$!" EXIT; \
+	  dg dev --host 127.0.0.1 --port $(PORT)
 
 test: lint type ## lint, types, import directions, all tests
 	@python -m pytest --numprocesses 2 --dist loadfile

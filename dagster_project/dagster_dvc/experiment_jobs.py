@@ -46,7 +46,7 @@ def _experiment_job(schema: Schema, params: Mapping[str, dg.Field], stages: list
         "force": dg.Field(bool, default_value=False, description="run the targets even if nothing changed for them"),
     }
 
-    @dg.op(name="experiment", config_schema=fields, description=_EXPERIMENT_TEXT)
+    @dg.op(name="run_experiment", config_schema=fields, description=_EXPERIMENT_TEXT)
     def run_experiment(context: dg.OpExecutionContext, dvc: DvcProject) -> None:
         config = context.op_config
         name = config["name"] or f"dagster-{context.run_id[:8]}"
@@ -86,7 +86,7 @@ def _apply_job() -> dg.JobDefinition:
         "force": dg.Field(bool, default_value=False, description="overwrite files that were edited since it began"),
     }
 
-    @dg.op(name="apply_experiment", config_schema=fields, description=_APPLY_TEXT)
+    @dg.op(name="bring_in_experiment", config_schema=fields, description=_APPLY_TEXT)
     def apply_experiment(context: dg.OpExecutionContext, dvc: DvcProject) -> None:
         config = context.op_config
         try:

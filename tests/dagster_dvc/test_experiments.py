@@ -193,3 +193,7 @@ def test_names_that_are_taken_or_unknown_are_refused(versioned: Path) -> None:
 def test_without_git_the_message_says_so(reproduced: Path) -> None:
     with pytest.raises(ExperimentError, match="Git repository"):
         run(reproduced)
+
+
+def test_the_code_location_loads(project: Path) -> None:
+    dg.Definitions.validate_loadable(build_definitions(project))
