@@ -64,18 +64,15 @@ def _experiment_job(schema: Schema, params: Mapping[str, dg.Field], stages: list
             )
         except BridgeError as error:
             raise dg.Failure(description=str(error), allow_retries=False) from None
-        context.log_event(
-            dg.ExpectationResult(
-                success=True,
-                label=name,
-                description=f"Ran {name}; the job `apply_experiment` or `dvc exp apply {name}` brings it in",
-                metadata={
-                    "parameters": dg.MetadataValue.md(changed_table(made.changed)),
-                    "metrics": dg.MetadataValue.md(metrics_table(before, made.metrics)),
-                    "commit": made.revision,
-                },
-            )
+        context.add_output_metadata(
+            {
+                "experiment": name,
+                "parameters": dg.MetadataValue.md(changed_table(made.changed)),
+                "metrics": dg.MetadataValue.md(metrics_table(before, made.metrics)),
+                "commit": made.revision,
+            }
         )
+        context.log.info(f"Ran {name}; the job `apply_experiment`, or `dvc exp apply {name}`, brings it in")
 
     return _job("experiment", _EXPERIMENT_TEXT, fields, run_experiment)
 

@@ -130,8 +130,8 @@ def test_the_job_shows_what_changed(versioned: Path, instance: dg.DagsterInstanc
     config = {"params": {"count": {"rate": 0.5}}, "targets": ["count"], "name": "half", "force": True}
     result = launch(versioned, instance, "experiment", config)
     assert result.success
-    event = next(e for e in result.all_events if e.event_type_value == "STEP_EXPECTATION_RESULT")
-    metadata = event.event_specific_data.expectation_result.metadata
+    event = next(e for e in result.all_events if e.event_type_value == "STEP_OUTPUT")
+    metadata = event.event_specific_data.metadata
     assert "| count.rate | 1e-05 | 0.5 |" in str(metadata["parameters"].value)
     assert "| metrics/count.json: lines | 1 | 2 |" in str(metadata["metrics"].value)
 
