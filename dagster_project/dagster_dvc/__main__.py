@@ -1,4 +1,4 @@
-"""Command line of the bridge: ``python -m dagster_project.dagster_dvc sync``."""
+"""Command line of the bridge: ``python -m dagster_project.dagster_dvc sync``, ``serve`` or ``repro``."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from .errors import BridgeError
 from .file_server import serve
 from .pipeline import find_project
 from .resources import DvcProject
+from .runner import reproduce
 from .sync import report
 
 
@@ -22,11 +23,15 @@ def main() -> int:
     commands.add_parser("sync", help="tell the Dagster instance of DAGSTER_HOME what DVC did outside of it")
     serving = commands.add_parser("serve", help="serve the outputs of the stages on 127.0.0.1, for links in Dagster")
     serving.add_argument("--port", type=int, default=3001, help="default: %(default)s")
+    running = commands.add_parser("repro", help="`dvc repro` that waits for what others, such as Dagster, are running")
+    running.add_argument("rest", nargs=argparse.REMAINDER, help="arguments of `dvc repro`")
     arguments = parser.parse_args()
     try:
         root = find_project(fallback=Path(__file__).resolve().parents[2])
         if arguments.command == "serve":
             serve(root, port=arguments.port)
+        elif arguments.command == "repro":
+            return reproduce(root, arguments.rest)
         else:
             sys.stderr.write(_sync(root))
     except BridgeError as error:

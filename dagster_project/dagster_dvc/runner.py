@@ -15,7 +15,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -153,6 +153,19 @@ def run_command(
             on_line(f"another process holds files of {subject}: waiting")
             time.sleep(pause)
             pause = min(2 * pause, 10.0)
+
+
+def reproduce(root: Path, arguments: Sequence[str]) -> int:
+    """Run ``dvc repro`` for a terminal: print what it says, return its exit code.
+
+    Unlike ``dvc repro`` itself it waits if Dagster, or somebody else, is running a stage that it needs.
+    """
+    command = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", *arguments]
+    try:
+        run_command(command, root=root, subject="dvc repro", remedy="", on_line=lambda line: print(line, flush=True))
+    except StageFailed as error:
+        return error.exit_code if error.exit_code >= 0 else 128 - error.exit_code
+    return 0
 
 
 def _run_once(

@@ -51,7 +51,8 @@ stages:
     deps: [out/slow]
     outs: [out/last.txt]
 """
-#: Parent and child write in turns; a lock that both hold makes a second run beside an orphan fail.
+#: Parent and child write in turns; a lock that both hold makes a second run beside an orphan fail. It does not end
+#: while the file ``gate`` exists.
 SLOW_PY = """\
 import fcntl, os, pathlib, signal, subprocess, sys, time
 source, out = map(pathlib.Path, sys.argv[1:])
@@ -86,7 +87,10 @@ with open(out / "parent.txt", "w") as file:
         file.write(f"parent {number} {text}")
         file.flush()
         time.sleep(pause_s)
-sys.exit(child.wait())
+code = child.wait()
+while os.path.exists("gate"):
+    time.sleep(0.02)
+sys.exit(code)
 """
 
 
@@ -130,6 +134,10 @@ def crash_job() -> dg.JobDefinition:
 def drive() -> None:
     """Execute the job once for each line of standard input; answer in a line of JSON."""
     instance = dg.DagsterInstance.get()
+    instance.get_runs(limit=1)
+    instance.all_asset_keys()
+    sys.stdout.write("READY\n")
+    sys.stdout.flush()
     for line in sys.stdin:
         names = json.loads(line)
         selection = [dg.AssetKey([name]) for name in names] if names else None
@@ -177,7 +185,7 @@ class Crew:
         """Start a command whose output can be read."""
         home = self.root.parent / "dagster_home"
         home.mkdir(exist_ok=True)
-        (home / "dagster.yaml").touch()
+        (home / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
         process = subprocess.Popen(
             command,
             cwd=self.root,
@@ -192,8 +200,14 @@ class Crew:
         return process
 
     def driver(self, **more: str) -> subprocess.Popen[str]:
-        """Start a driver."""
-        return self.start(sys.executable, "-c", "import crash_project; crash_project.drive()", **more)
+        """Start a driver and wait until it has made the instance: two cannot do that at once."""
+        process = self.start(sys.executable, "-c", "import crash_project; crash_project.drive()", **more)
+        assert process.stdout is not None
+        log: list[str] = []
+        while not log or log[-1] not in ("", "READY\n"):
+            log.append(process.stdout.readline())
+        assert log[-1], "".join(log)
+        return process
 
     def dvc(self, *arguments: str) -> subprocess.Popen[str]:
         """Start DVC as a user on a terminal does."""
@@ -244,6 +258,17 @@ def answer(driver: subprocess.Popen[str]) -> dict[str, Any]:
             return {**json.loads(line.removeprefix("ANSWER ")), "log": "".join(log)}
         log.append(line)
     raise AssertionError("the driver ended:\n" + "".join(log[-50:]))
+
+
+def read_until(process: subprocess.Popen[str], words: str) -> str:
+    """Read a process's output up to a line that holds these words; return what was read."""
+    assert process.stdout is not None
+    log = ""
+    for line in process.stdout:
+        log += line
+        if words in line:
+            return log
+    raise AssertionError(f"no {words!r} in:\n{log}")
 
 
 def wait_for(condition: Callable[[], Any], *, seconds: float = 60.0, pause_s: float = 0.02) -> Any:
