@@ -14,6 +14,7 @@ from .config_types import Schema
 from .errors import BridgeError, PipelineError
 from .executor import pipeline_executor
 from .experiment_jobs import experiment_jobs
+from .fallback import fallback_definitions
 from .pipeline import Pipeline, find_project, read_pipeline
 from .resources import DvcProject
 from .state_sensor import dvc_state
@@ -26,7 +27,8 @@ def build_definitions(
 ) -> dg.Definitions:
     """Build everything from ``dvc.yaml``.
 
-    If it cannot be read, the code location loads nevertheless, with one asset that says why.
+    If it cannot be used, the code location loads nevertheless: with an asset that says why, and with what ``dvc.lock``
+    records. A stage with a mistake in ``meta`` has an asset that says so; the others work.
 
     Args:
         root: folder that holds ``dvc.yaml``; without it, :func:`.pipeline.find_project` searches.
@@ -41,7 +43,7 @@ def build_definitions(
         assets = stage_assets(pipeline)
     except BridgeError as error:
         logging.getLogger("dagster_project").error("%s", error)
-        return dg.Definitions(assets=[_message(error)])
+        return fallback_definitions(root, error)
     sources = [source_spec(source) for source in all_sources(pipeline).values()]
     everything = dg.define_asset_job(
         "pipeline", selection=dg.AssetSelection.all(), description="The whole pipeline: what `dvc repro` runs."
@@ -70,11 +72,3 @@ def require_distinct_keys(pipeline: Pipeline) -> None:
                 f"dvc.yaml: {stage.name} and {other} would both be the asset {'/'.join(asset_key(stage))}",
                 remedy="rename one of them",
             )
-
-
-def _message(error: BridgeError) -> dg.AssetSpec:
-    return dg.AssetSpec(
-        key=dg.AssetKey(["dvc_yaml_cannot_be_read"]),
-        group_name="pipeline",
-        description=f"**{error.what}**\n\nRemedy: {error.remedy}. Then reload the code location.",
-    )

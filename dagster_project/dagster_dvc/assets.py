@@ -5,16 +5,20 @@ finds unchanged is materialized again with the version that it has, and says so.
 """
 
 # No `from __future__ import annotations` here: Dagster reads the annotations of `config` and resources as objects.
+import logging
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
+from dagster_shared.check import CheckError
 from pydantic import Field
 
 from .checks import check_results, read_metrics
-from .errors import BridgeError
+from .errors import BridgeError, PipelineError
 from .lock_repair import mend
+from .meta import wrong_meta
 from .pipeline import Pipeline, Stage
 from .pipes import pipes_environment
 from .resources import DvcProject
@@ -38,8 +42,26 @@ class StageConfig(dg.Config):
 
 
 def stage_assets(pipeline: Pipeline) -> list[dg.AssetsDefinition]:
-    """Build the assets of all stages."""
-    return [stage_asset(pipeline, stage) for stage in pipeline.stages]
+    """Build the assets of all stages; that of a stage whose ``meta`` cannot be used says so, and fails."""
+    return [_asset_or_message(pipeline, stage) for stage in pipeline.stages]
+
+
+def _asset_or_message(pipeline: Pipeline, stage: Stage) -> dg.AssetsDefinition:
+    try:
+        return stage_asset(pipeline, stage)
+    except PipelineError as error:
+        wrong = error
+    except (dg.DagsterError, CheckError, TypeError, ValueError, AttributeError, KeyError) as error:
+        wrong = wrong_meta(stage, f"meta cannot be used: {' '.join(str(error).split())}")
+    logging.getLogger("dagster_project").error("%s", wrong)
+    plain = asset_spec(pipeline, replace(stage, meta={}))
+    description = f"**{wrong.what}**\n\nRemedy: {wrong.remedy}. Then reload the code location.\n\n{plain.description}"
+
+    @dg.asset(key=plain.key, deps=plain.deps, description=description, code_version=plain.code_version, kinds={"error"})
+    def say_what_is_wrong() -> None:
+        raise dg.Failure(description=str(wrong), allow_retries=False)
+
+    return say_what_is_wrong
 
 
 def stage_asset(pipeline: Pipeline, stage: Stage) -> dg.AssetsDefinition:
@@ -98,15 +120,23 @@ def _run(context: dg.AssetExecutionContext, stage: Stage, dvc: DvcProject, *, fo
         # What `dvc status` finds unchanged, `dvc repro` skips: no need to spend the second that starting it takes.
         context.log.info(f"Stage '{stage.name}' didn't change, skipping")
         return Outcome(how=UNCHANGED, seconds=0.0)
-    return run_stage(
-        stage.name,
-        root=dvc.folder,
-        force=force,
-        on_line=context.log.info,
-        on_message=lambda message: _show_progress(context, message),
-        pipes=lambda messages: pipes_environment(context, messages, [context.asset_key]),
-        patience_s=dvc.patience_s,
-    )
+    try:
+        return run_stage(
+            stage.name,
+            root=dvc.folder,
+            force=force,
+            on_line=context.log.info,
+            on_message=lambda message: _show_progress(context, message),
+            pipes=lambda messages: pipes_environment(context, messages, [context.asset_key]),
+            patience_s=dvc.patience_s,
+        )
+    except BaseException as error:
+        if not isinstance(error, Exception):
+            # Cancelled: nothing runs any more, and the next run need not wait until Dagster's daemon frees the place.
+            context.instance.event_log_storage.free_concurrency_slot_for_step(
+                context.run_id, context.get_step_execution_context().step.key
+            )
+        raise
 
 
 def _result(stage: Stage, dvc: DvcProject, outcome: Outcome) -> dg.MaterializeResult[Any]:

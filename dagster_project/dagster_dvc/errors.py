@@ -53,3 +53,13 @@ class ExperimentError(BridgeError):
 
 class RemoteError(BridgeError):
     """A remote is not configured, cannot be reached, or lacks what was asked of it."""
+
+
+def explain_cause(error: BaseException) -> str:
+    """The innermost cause in one line; for YAML, with the line and column that it complains about."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    mark = getattr(error, "problem_mark", None)
+    if mark is not None:
+        return f"line {mark.line + 1}, column {mark.column + 1}: {getattr(error, 'problem', None) or 'not valid YAML'}"
+    return " ".join(str(error).split()) or type(error).__name__

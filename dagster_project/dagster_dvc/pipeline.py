@@ -1,15 +1,12 @@
-"""Reader: ``dvc.yaml`` and ``dvc.lock`` to frozen records.
+"""Reader: ``dvc.yaml`` to frozen records.
 
 ``dvc.yaml`` goes through DVC's own schema and resolver, so templating, ``vars``, ``foreach`` and ``matrix`` mean here
 what they mean to ``dvc repro``. No repository is opened for that: reading takes some 20 ms after DVC's import.
-``dvc.lock`` is plain YAML; DVC rewrites it in place, so a reader may meet an empty file for some milliseconds and
-tries again.
 """
 
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field
@@ -18,12 +15,10 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from .errors import LockFileError, PipelineError, ProjectNotFound
+from .errors import PipelineError, ProjectNotFound, explain_cause
 
 #: Names a project's folder where neither the working folder nor its parents hold a ``dvc.yaml``.
 PROJECT_VARIABLE = "DVC_PROJECT"
-#: ``dvc.lock`` is empty for 8-32 ms while DVC rewrites it; a reader waits far longer than that before it complains.
-_LOCK_ATTEMPTS, _LOCK_PAUSE_S = 40, 0.025
 
 
 @dataclass(frozen=True)
@@ -91,19 +86,6 @@ class Pipeline:
         return tuple(path for path, makers in self.makers[name].items() if not makers)
 
 
-@dataclass(frozen=True)
-class LockedStage:
-    """What ``dvc.lock`` records of the last run of a stage; hashes are DVC's, ``.dir`` suffix included."""
-
-    command: str
-    dependencies: Mapping[str, str]
-    outputs: Mapping[str, str]
-    sizes: Mapping[str, int]
-    parameters: Mapping[Parameter, Any]
-    #: What DVC's own loader takes: the entry of ``dvc.lock``.
-    entry: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
-
-
 def find_project(start: Path | None = None, *, fallback: Path | None = None) -> Path:
     """Find the folder that holds ``dvc.yaml``.
 
@@ -135,6 +117,10 @@ def read_pipeline(root: Path) -> Pipeline:
         PipelineError: the file or a file that it is filled from is missing, malformed, or describes no runnable graph.
     """
     stages = [_stage(name, definition) for name, definition in _resolved(root).items()]
+    if not stages:
+        raise PipelineError(
+            f"{root / 'dvc.yaml'} holds no stages", remedy="add one (`dvc stage add`), or `git checkout dvc.yaml`"
+        )
     makers = {stage.name: _makers(stage, stages) for stage in stages}
     upstream = {name: [m for path in paths.values() for m in path] for name, paths in makers.items()}
     try:
@@ -152,53 +138,6 @@ def read_pipeline(root: Path) -> Pipeline:
         depth[name] = 1 + max((depth[other] for other in upstream[name]), default=0)
     order.sort(key=lambda name: (depth[name], position[name]))
     return Pipeline(root=root, stages=tuple(by_name[name] for name in order), makers=makers)
-
-
-def read_lock(root: Path) -> dict[str, LockedStage]:
-    """Read ``dvc.lock``; an absent file means that nothing ran yet.
-
-    Raises:
-        LockFileError: it is empty or damaged, and stays so.
-    """
-    from dvc.utils.serialize import YAMLFileCorruptedError
-
-    path = root / "dvc.lock"
-    problem = "is empty"
-    for _ in range(_LOCK_ATTEMPTS):
-        try:
-            found = _locked_stages(path.read_text(encoding="utf-8"), str(path))
-            if isinstance(found, dict):
-                return dict(found)
-            problem = found
-        except FileNotFoundError:
-            return {}
-        except (
-            YAMLFileCorruptedError,
-            UnicodeDecodeError,
-            KeyError,
-            TypeError,
-            AttributeError,
-            StopIteration,
-        ) as error:
-            problem = f"is damaged: {_explain(error)}"
-        time.sleep(_LOCK_PAUSE_S)
-    raise LockFileError(
-        f"{path} {problem}",
-        remedy="restore it with `git checkout dvc.lock` if it is committed; else delete it and run `dvc repro`: "
-        "what is in DVC's run-cache is not computed again",
-    )
-
-
-@lru_cache(maxsize=4)
-def _locked_stages(text: str, path: str) -> dict[str, LockedStage] | str:
-    """Parse once what is read for each stage of a run; it takes 0.1 s. Of a text without stages, say what is wrong."""
-    # DVC's parser, not PyYAML: the latter reads `1e-05`, as DVC writes small parameters, as a string.
-    from dvc.utils.serialize import parse_yaml
-
-    content = parse_yaml(text, path)
-    if isinstance(content, dict) and isinstance(content.get("stages"), dict):
-        return {name: _locked(entry) for name, entry in content["stages"].items()}
-    return "holds no stages" if content else "is empty"
 
 
 @lru_cache(maxsize=4)
@@ -228,26 +167,25 @@ def _resolved(root: Path) -> dict[str, dict[str, Any]]:
         return {name: resolver.resolve_one(name)[name] for name in names}
     except DvcException as error:
         raise PipelineError(
-            f"{path} cannot be used: {_explain(error)}",
-            remedy="`dvc stage list` shows the place; correct it and reload the code location",
+            f"{_file_at_fault(error, path)} cannot be used: {explain_cause(error)}",
+            remedy="correct it; `dvc stage list` shows the place",
         ) from error
     except FileNotFoundError as error:
         raise PipelineError(f"{path} does not exist", remedy="start from the project's folder") from error
 
 
-def _explain(error: BaseException) -> str:
-    """The innermost cause in one line; for YAML, with the line and column that it complains about."""
-    while error.__cause__ is not None:
+def _file_at_fault(error: BaseException | None, path: Path) -> Path:
+    """The file that DVC could not parse: ``dvc.yaml``, or one that it is filled from."""
+    while error is not None:
+        if isinstance(name := getattr(error, "path", None), str):
+            return path.parent / Path(name).name
         error = error.__cause__
-    mark = getattr(error, "problem_mark", None)
-    if mark is not None:
-        return f"line {mark.line + 1}, column {mark.column + 1}: {getattr(error, 'problem', None) or 'not valid YAML'}"
-    return " ".join(str(error).split()) or type(error).__name__
+    return path
 
 
 def _stage(name: str, definition: Mapping[str, Any]) -> Stage:
     folder = definition.get("wdir") or "."
-    command = definition["cmd"]
+    command, meta = definition["cmd"], definition.get("meta") or {}
     outputs = [
         Output(path=within(folder, _only_key(item)), kind=kind)
         for kind, key in (("out", "outs"), ("metric", "metrics"), ("plot", "plots"))
@@ -260,7 +198,7 @@ def _stage(name: str, definition: Mapping[str, Any]) -> Stage:
         dependencies=tuple(within(folder, path) for path in definition.get("deps") or []),
         parameters=tuple(_parameters(definition.get("params") or [], folder)),
         outputs=tuple(outputs),
-        meta=definition.get("meta") or {},
+        meta=meta if isinstance(meta, dict) else {str(meta): "no mapping"},
         folder=folder,
         definition=definition,
     )
@@ -299,24 +237,3 @@ def _makers(stage: Stage, stages: list[Stage]) -> dict[str, tuple[str, ...]]:
         path: tuple(other.name for other in stages if any(overlaps(path, output.path) for output in other.outputs))
         for path in stage.dependencies
     }
-
-
-def _locked(entry: Mapping[str, Any]) -> LockedStage:
-    dependencies, outputs = entry.get("deps") or [], entry.get("outs") or []
-    return LockedStage(
-        command=entry["cmd"] if isinstance(entry["cmd"], str) else "\n".join(entry["cmd"]),
-        dependencies={item["path"]: _hash(item) for item in dependencies},
-        outputs={item["path"]: _hash(item) for item in outputs},
-        sizes={item["path"]: int(item.get("size") or 0) for item in outputs},
-        parameters={
-            Parameter(file=file, key=key): value
-            for file, values in (entry.get("params") or {}).items()
-            for key, value in values.items()
-        },
-        entry=entry,
-    )
-
-
-def _hash(item: Mapping[str, Any]) -> str:
-    """DVC names the hash after its algorithm: ``md5`` for local files, ``etag`` or ``checksum`` for remote ones."""
-    return str(next(item[name] for name in ("md5", "etag", "checksum") if name in item))

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import dagster as dg
 
-from .pipeline import LockedStage, Pipeline, read_lock, read_pipeline
+from .lock_file import LockedStage, read_lock
+from .pipeline import Pipeline, read_pipeline
 from .workspace import Snapshot, read_workspace, take_snapshot
 
 

@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .errors import PipelineError
-from .pipeline import LockedStage, Parameter, Pipeline, Stage, within
+from .lock_file import LockedStage
+from .pipeline import Parameter, Pipeline, Stage, within
 
 #: Stands for a file or a parameter that does not exist.
 MISSING = "missing"

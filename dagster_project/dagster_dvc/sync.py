@@ -17,7 +17,9 @@ from .busy import busy_stages
 from .checks import check_results, read_metrics
 from .errors import PipelineError
 from .explain import explanation, source_metadata
-from .pipeline import LockedStage, Pipeline, Stage, read_lock, read_pipeline
+from .lock_file import LockedStage, read_lock
+from .meta import without_wrong_meta
+from .pipeline import Stage, read_pipeline
 from .resources import DvcProject
 from .translator import STATUS_TAG, result_metadata, to_key, version_tags
 from .workspace import (
@@ -55,10 +57,10 @@ def pending_events(
     lock = read_lock(dvc.folder)
     busy = busy_stages(instance, pipeline)
     workspace = read_workspace(pipeline, lock)
-    snapshot = _as_loaded(pipeline, take_snapshot(pipeline, workspace), shown or {})
+    snapshot = _as_loaded(take_snapshot(pipeline, workspace), shown or {})
     sources = all_sources(pipeline)
     current: dict[Key, str] = {**snapshot.sources} | {
-        asset_key(pipeline.stage(name)): state.data_version for name, state in snapshot.stages.items()
+        asset_key(name): state.data_version for name, state in snapshot.stages.items()
     }
     told = _latest_tags(instance, [to_key(key) for key in current])
     events: list[Event] = []
@@ -90,11 +92,11 @@ def report(instance: dg.DagsterInstance, dvc: DvcProject) -> int:
     return sum(isinstance(event, dg.AssetMaterialization) for event in events)
 
 
-def _as_loaded(pipeline: Pipeline, snapshot: Snapshot, shown: Mapping[dg.AssetKey, str | None]) -> Snapshot:
+def _as_loaded(snapshot: Snapshot, shown: Mapping[dg.AssetKey, str | None]) -> Snapshot:
     """Put the code versions that Dagster compares with in place of those that ``dvc.yaml`` gives now."""
     stages = {}
     for name, state in snapshot.stages.items():
-        loaded = shown.get(to_key(asset_key(pipeline.stage(name))))
+        loaded = shown.get(to_key(asset_key(name)))
         stages[name] = replace(state, code_version=loaded) if loaded and not state.own else state
     return replace(snapshot, stages=stages)
 
@@ -128,6 +130,7 @@ def _agrees(known: Mapping[str, str], state: StageState, current: Mapping[Key, s
 
 
 def _stage_events(dvc: DvcProject, stage: Stage, state: StageState, locked: LockedStage | None) -> list[Event]:
+    stage = without_wrong_meta(stage)
     metrics = read_metrics(dvc.folder, stage)
     metadata = result_metadata(dvc.folder, stage, locked, metrics, how="outside Dagster") | explanation(stage, state)
     tags = version_tags(state)

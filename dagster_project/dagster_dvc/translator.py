@@ -23,11 +23,12 @@ import dagster as dg
 
 from .errors import PipelineError
 from .file_server import link
-from .pipeline import LockedStage, Pipeline, Stage
+from .lock_file import LockedStage
+from .meta import require_typed_meta
+from .pipeline import Pipeline, Stage
 from .preview import previews
 from .workspace import Source, StageState, asset_key, code_version, digest, sources_of
 
-_META_KEYS = {"group", "kinds", "owners", "tags", "pool", "checks", "preview", "push"}
 _CHECK_KEYS = {"name", "file", "key", "is", "blocking", "description", "report"}
 #: Stands for what ``dvc status`` lists of a stage.
 STATUS_TAG = "dvc/status"
@@ -65,14 +66,9 @@ def asset_spec(pipeline: Pipeline, stage: Stage) -> dg.AssetSpec:
     """Describe a stage as an asset.
 
     Raises:
-        PipelineError: ``meta`` holds something that is not understood.
+        PipelineError: ``meta`` holds something that cannot be used.
     """
-    unknown = set(stage.meta) - _META_KEYS
-    if unknown:
-        raise PipelineError(
-            f"dvc.yaml: stage {stage.name}: meta holds {', '.join(sorted(unknown))}",
-            remedy=f"use only {', '.join(sorted(_META_KEYS))}",
-        )
+    require_typed_meta(stage)
     upstream = [asset_key(pipeline.stage(name)) for name in pipeline.upstream(stage.name)]
     sources = [source.key for source in sources_of(pipeline, stage.name)]
     return dg.AssetSpec(

@@ -17,7 +17,8 @@ from typing import Any
 
 from .checks import look_up
 from .errors import SourceError
-from .pipeline import read_lock, read_pipeline
+from .lock_file import read_lock
+from .pipeline import read_pipeline
 from .settings import Drift, NewFiles, readers
 from .status import MISSING, read_status
 from .workspace import digest

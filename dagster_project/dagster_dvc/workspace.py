@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .pipeline import LockedStage, Parameter, Pipeline, Stage, overlaps, read_lock
+from .lock_file import LockedStage, read_lock
+from .pipeline import Parameter, Pipeline, Stage, overlaps
 from .status import MISSING, StageStatus, Workspace, read_status
 
 Key = tuple[str, ...]
@@ -59,13 +60,13 @@ class Source:
     parameters: tuple[Parameter, ...] = ()
 
 
-def asset_key(stage: Stage) -> Key:
+def asset_key(stage: Stage | str) -> Key:
     """Key of a stage's asset: ``finetune@sentiment`` is ``finetune_sentiment``.
 
     Dagster's graph shows only the last part of a key, so that ``finetune/sentiment`` and ``evaluate/sentiment`` would
     look the same; "@" is not allowed in it.
     """
-    return (re.sub(r"[^A-Za-z0-9_]+", "_", stage.name),)
+    return (re.sub(r"[^A-Za-z0-9_]+", "_", stage if isinstance(stage, str) else stage.name),)
 
 
 def sources_of(pipeline: Pipeline, name: str) -> tuple[Source, ...]:
@@ -131,7 +132,7 @@ def take_snapshot(pipeline: Pipeline, workspace: Workspace) -> Snapshot:
                 changed.add(source.key)
                 inputs[source.key] = _other(digest(_recorded(source, status)), than=sources[source.key])
         for maker in pipeline.upstream(name):
-            key = asset_key(pipeline.stage(maker))
+            key = asset_key(maker)
             inputs[key] = data_version(pipeline, maker, workspace)
             read = {path for path, makers in pipeline.makers[name].items() if maker in makers}
             if read & set(status.changed_dependencies):

@@ -136,7 +136,7 @@ def test_an_empty_or_missing_folder_starts_nothing_and_says_what_to_do(ticks: Ca
 def test_a_broken_link_and_a_broken_lock_are_explained(
     ticks: Callable[..., Ticks], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dagster_project.dagster_dvc.pipeline._LOCK_PAUSE_S", 0.0)
+    monkeypatch.setattr("dagster_project.dagster_dvc.lock_file._LOCK_PAUSE_S", 0.0)
     tick = ticks("new_files", folder="data/raw")
     link = tick.root / "data/raw/link.txt"
     link.symlink_to("nowhere")

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from dagster_project.dagster_dvc.errors import LockFileError, PipelineError, ProjectNotFound
-from dagster_project.dagster_dvc.pipeline import Output, Parameter, find_project, overlaps, read_lock, read_pipeline
+from dagster_project.dagster_dvc.lock_file import read_lock
+from dagster_project.dagster_dvc.pipeline import Output, Parameter, find_project, overlaps, read_pipeline
 
 
 def test_templates_and_foreach_are_resolved(project: Path) -> None:
@@ -92,7 +93,7 @@ def test_no_lock_means_that_nothing_ran(project: Path) -> None:
 
 @pytest.mark.parametrize("text", ["", "stages: [", "stages:\n  a: {deps: [{path: x}]}\n", "other: 1\n"])
 def test_a_damaged_lock_is_explained(project: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
-    monkeypatch.setattr("dagster_project.dagster_dvc.pipeline._LOCK_PAUSE_S", 0.0)
+    monkeypatch.setattr("dagster_project.dagster_dvc.lock_file._LOCK_PAUSE_S", 0.0)
     (project / "dvc.lock").write_text(text)
     with pytest.raises(LockFileError, match=r"dvc\.lock .*\n  remedy: .*git checkout"):
         read_lock(project)

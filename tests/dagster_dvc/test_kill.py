@@ -22,7 +22,7 @@ from crash_project import (
     write_params,
 )
 
-from dagster_project.dagster_dvc.pipeline import read_lock
+from dagster_project.dagster_dvc.lock_file import read_lock
 
 KILLS = int(os.environ.get("BRIDGE_KILLS", "6"))
 #: Two seconds are asked for; a loaded machine may need more. The figures that are printed are the measured ones.

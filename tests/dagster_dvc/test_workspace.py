@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 
 from dagster_project.dagster_dvc.errors import PipelineError
-from dagster_project.dagster_dvc.pipeline import read_lock, read_pipeline
+from dagster_project.dagster_dvc.lock_file import read_lock
+from dagster_project.dagster_dvc.pipeline import read_pipeline
 from dagster_project.dagster_dvc.workspace import (
     Snapshot,
     Workspace,

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from dagster_project.dagster_dvc.pipeline import overlaps, read_lock, read_pipeline
+from dagster_project.dagster_dvc.lock_file import read_lock
+from dagster_project.dagster_dvc.pipeline import overlaps, read_pipeline
 
 pytestmark = pytest.mark.slow
 
