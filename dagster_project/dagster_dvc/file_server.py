@@ -32,11 +32,13 @@ def link(root: Path, path: str) -> dg.MetadataValue[Any]:
 
 def serve(root: Path, *, port: int) -> None:
     """Serve the outputs of the pipeline on loopback until interrupted."""
-    server = ThreadingHTTPServer(("127.0.0.1", port), partial(OutputsHandler, directory=str(root)))
-    try:
+    with make_server(root, port=port) as server:
         server.serve_forever()
-    finally:
-        server.server_close()
+
+
+def make_server(root: Path, *, port: int) -> ThreadingHTTPServer:
+    """A server on loopback that gives the outputs of the pipeline; any free port for 0."""
+    return ThreadingHTTPServer(("127.0.0.1", port), partial(OutputsHandler, directory=str(root)))
 
 
 class OutputsHandler(SimpleHTTPRequestHandler):
