@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .errors import StageFailed
+from .errors import StageFailed, remedy_for
 from .lock_repair import mend, running
 from .process import run_supervised
 
@@ -226,4 +226,5 @@ def _failure(subject: str, command: list[str], code: int, lines: list[str], reme
     shown = " ".join(["dvc", *command[3:]])
     how = f"ended with exit code {code}" if code >= 0 else f"was killed by signal {-code}"
     cause = "\n    ".join(lines[-12:]) or "(no output)"
+    remedy = remedy_for(cause, otherwise=remedy)
     return StageFailed(f"{subject}: `{shown}` {how}\n    {cause}", remedy=remedy, exit_code=code)

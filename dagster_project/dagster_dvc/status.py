@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from .errors import PipelineError
+from .errors import PipelineError, remedy_for
 from .lock_file import LockedStage
 from .pipeline import Parameter, Pipeline, Stage, within
 
@@ -81,9 +81,10 @@ def read_status(
             for name, paths in also.items():
                 reader.hash_paths(pipeline.stage(name), set(paths))
     except (DvcException, OSError) as error:
+        cause = " ".join(str(error).split())
         raise PipelineError(
-            f"{pipeline.root}: DVC cannot read the workspace: {' '.join(str(error).split())}",
-            remedy="`dvc status` shows the same; mend what it names",
+            f"{pipeline.root}: DVC cannot read the workspace: {cause}",
+            remedy=remedy_for(cause, otherwise="`dvc status` shows the same; mend what it names"),
         ) from error
     return Workspace(hashes=reader.hashes, parameters=reader.parameters, stages=found, recorded=frozenset(lock))
 

@@ -1,16 +1,19 @@
 """What a user may break: the code location loads with what can be shown, and each message says how to mend it."""
 
+import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import dagster as dg
 import pytest
+from test_sharing import git
 
 from dagster_project.dagster_dvc.__main__ import main
 from dagster_project.dagster_dvc.assemble import build_definitions
 from dagster_project.dagster_dvc.resources import DvcProject
 from dagster_project.dagster_dvc.state_sensor import dvc_state
+from dagster_project.dagster_dvc.sync import report
 
 
 @pytest.fixture
@@ -145,3 +148,60 @@ def test_a_mistake_in_the_meta_of_one_stage(
     assert "stage join" in said and "remedy: " in said
     job = build_definitions(reproduced).resolve_implicit_global_asset_job_def()
     assert job.execute_in_process(instance=instance, asset_selection=[dg.AssetKey("part_a")]).success
+
+
+def test_a_lost_input_and_a_missing_parameter(reproduced: Path, instance: dg.DagsterInstance) -> None:
+    (reproduced / "out/a.txt").unlink()
+    said = failure(reproduced, instance, "join")
+    assert "out/a.txt" in said and "dvc checkout" in said and "dvc pull" in said
+    text = (reproduced / "dvc.yaml").read_text()
+    (reproduced / "dvc.yaml").write_text(text.replace("params: [count]", "params: [count, nope.x]"))
+    said = failure(reproduced, instance, "count")
+    assert "nope.x" in said and "add them" in said
+    report(instance, DvcProject(root=str(reproduced)))
+    assert "parameter params.yaml:nope.x: deleted" in why(instance, "count")
+
+
+def test_a_lost_cache_entry_is_named_and_materializing_mends_it(reproduced: Path, instance: dg.DagsterInstance) -> None:
+    (reproduced / "out/all.txt").unlink()
+    shutil.rmtree(reproduced / ".dvc/cache/files")
+    report(instance, DvcProject(root=str(reproduced)))
+    assert "output out/all.txt: not in cache" in why(instance, "join")
+    assert "dvc pull join" in why(instance, "join") and "materialize" in why(instance, "join")
+    job = build_definitions(reproduced).resolve_implicit_global_asset_job_def()
+    assert job.execute_in_process(instance=instance, asset_selection=[dg.AssetKey("join")]).success
+    assert (reproduced / "out/all.txt").exists()
+    assert why(instance, "join") == ""
+
+
+def test_no_repository(
+    reproduced: Path, sync: Callable[[Path], str], instance: dg.DagsterInstance, tmp_path: Path
+) -> None:
+    """Without Git, and without a word to DVC about it; then without DVC's own folder."""
+    config = reproduced / ".dvc/config"
+    config.write_text(config.read_text().replace("no_scm = true", ""))
+    assert "count" in specs(reproduced)
+    assert "git init" in skipped(reproduced, instance) and "core.no_scm" in skipped(reproduced, instance)
+    assert "core.no_scm" in failure(reproduced, instance, "join")
+    assert "core.no_scm" in sync(reproduced)
+    shutil.rmtree(reproduced / ".dvc")
+    assert "count" in specs(reproduced)
+    assert "dvc init" in skipped(reproduced, instance)
+
+
+def test_no_git_program(reproduced: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Git repository on a machine without `git`: DVC reads it by itself."""
+    git(reproduced, "init", "--quiet")
+    config = reproduced / ".dvc/config"
+    config.write_text(config.read_text().replace("no_scm = true", ""))
+    monkeypatch.setenv("PATH", str(reproduced))
+    assert shutil.which("git") is None
+    assert report(instance, DvcProject(root=str(reproduced))) == 9
+
+
+def why(instance: dg.DagsterInstance, name: str) -> str:
+    """What the latest event of an asset says of why it is stale, and how to mend it."""
+    event = instance.get_latest_materialization_event(dg.AssetKey(name))
+    assert event is not None and event.asset_materialization is not None
+    metadata = event.asset_materialization.metadata
+    return "\n".join(str(metadata[key].value) for key in ("why", "mend") if key in metadata)
