@@ -30,7 +30,7 @@ def previews(root: Path, stage: Stage) -> dict[str, str]:
             found[str(settings.get("title") or path)] = text
     for path in stage.meta.get("preview", []):
         if text := excerpt(root / path):
-            found[f"preview of {path}"] = text
+            found[f"preview of {Path(path).name}"] = text
     return found
 
 

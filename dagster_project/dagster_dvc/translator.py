@@ -175,13 +175,16 @@ def result_metadata(
         metrics: content of its metrics files by path.
         how: "executed", "restored from the run-cache", "unchanged" or "outside Dagster".
     """
-    metadata: dict[str, Any] = {"run": how, "bytes": dg.MetadataValue.int(sum(locked.sizes.values()) if locked else 0)}
+    metadata: dict[str, Any] = {"run": how}
+    # What a person came for stands first: pages, curves, examples.
+    links = {output.path: link(root, output.path) for output in stage.outputs}
+    metadata |= {path: value for path, value in links.items() if value.value.endswith(".html")}
+    metadata |= {title: dg.MetadataValue.md(text) for title, text in previews(root, stage).items()}
     for content in metrics.values():
         for name, value in flatten(content).items():
             metadata.setdefault(name, value)
-    metadata |= {title: dg.MetadataValue.md(text) for title, text in previews(root, stage).items()}
-    metadata |= {output.path: link(root, output.path) for output in stage.outputs}
-    return metadata
+    metadata["bytes"] = dg.MetadataValue.int(sum(locked.sizes.values()) if locked else 0)
+    return metadata | {path: value for path, value in links.items() if path not in metadata}
 
 
 def flatten(content: Any, prefix: str = "", *, limit: int = 60) -> dict[str, Any]:
