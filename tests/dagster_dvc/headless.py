@@ -84,10 +84,9 @@ def wait_for(condition: Callable[[], bool], what: str, *, process: subprocess.Po
     """Wait until something holds; fail with the end of the daemon's log if the daemon ends or patience does."""
     deadline = time.monotonic() + PATIENCE_S
     while not condition():
-        alive = process.poll() is None
-        if not alive or time.monotonic() > deadline:
-            text = log.read_text(encoding="utf-8", errors="replace")[-6000:]
-            raise AssertionError(f"{'no' if alive else 'the daemon ended before'} {what}\n{text}")
+        alive, text = process.poll() is None, log.read_text(encoding="utf-8", errors="replace")
+        if not alive or "Error loading repository location" in text or time.monotonic() > deadline:
+            raise AssertionError(f"{'no' if alive else 'the daemon ended before'} {what}\n{text[-6000:]}")
         time.sleep(0.5)
 
 
