@@ -118,17 +118,21 @@ def expected(number: int, *, chunks: int = 8) -> str:
     return f"{child}{parent}first\n"
 
 
-def crash_job() -> dg.JobDefinition:
-    """The job of all assets of the project that DVC_PROJECT names."""
+def definitions() -> dg.Definitions:
+    """Definitions of the project that DVC_PROJECT names."""
     root = Path(os.environ["DVC_PROJECT"])
     start = {"forkserver": {"preload_modules": ["crash_project"]}}
-    made = dg.Definitions(
+    return dg.Definitions(
         assets=stage_assets(read_pipeline(root)),
         resources={"dvc": DvcProject(root=str(root))},
         jobs=[dg.define_asset_job("everything")],
         executor=dg.multiprocess_executor.configured({"max_concurrent": 4, "start_method": start}),
     )
-    return made.resolve_job_def("everything")
+
+
+def crash_job() -> dg.JobDefinition:
+    """The job of all assets."""
+    return definitions().resolve_job_def("everything")
 
 
 def drive() -> None:
