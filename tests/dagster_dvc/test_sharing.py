@@ -5,7 +5,14 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+import dagster as dg
 import pytest
+from dagster._core.definitions.data_version import CachingStaleStatusResolver
+from dagster._core.loader import LoadingContextForTest
+
+from dagster_project.dagster_dvc.assemble import build_definitions
+from dagster_project.dagster_dvc.resources import DvcProject
+from dagster_project.dagster_dvc.sync import report
 
 
 def git(root: Path, *arguments: str) -> None:
@@ -50,3 +57,32 @@ def test_dvc_refuses_an_ignored_lock(team: Path, dvc: Callable[..., str]) -> Non
         file.write("dvc.lock\n")
     with pytest.raises(AssertionError, match="git-ignored"):
         dvc(team, "repro", "--force")
+
+
+def test_the_old_model_comes_back_and_dagster_shows_it(team: Path, dvc: Callable[..., str]) -> None:
+    """`git checkout OLD && dvc checkout`: the versions and the metrics of then, and nothing stale."""
+    project = DvcProject(root=str(team))
+    old_version, old_lines = _shown(team, project, instance := dg.DagsterInstance.ephemeral())
+    (team / "data/raw/two.txt").write_text("more\n")
+    dvc(team, "repro")
+    git(team, "commit", "--quiet", "--all", "--message", "Train on more")
+    git(team, "add", "data/raw")
+    git(team, "commit", "--quiet", "--message", "Keep the rows")
+    new_version, new_lines = _shown(team, project, instance)
+    assert (old_lines, new_lines) == (1, 2) and new_version != old_version
+    git(team, "checkout", "--quiet", "HEAD~2")
+    dvc(team, "checkout")
+    assert _shown(team, project, instance) == (old_version, old_lines)
+    instance.dispose()
+
+
+def _shown(root: Path, project: DvcProject, instance: dg.DagsterInstance) -> tuple[str, object]:
+    """Data version and number of lines that Dagster shows of `count` after one tick, at which nothing is stale."""
+    report(instance, project)
+    graph = build_definitions(root).resolve_asset_graph()
+    resolver = CachingStaleStatusResolver(instance, graph, LoadingContextForTest(instance))
+    assert {resolver.get_status(key).value for key in graph.executable_asset_keys} == {"FRESH"}
+    event = instance.get_latest_materialization_event(dg.AssetKey("count"))
+    assert event is not None and event.asset_materialization is not None
+    tags, metadata = event.asset_materialization.tags or {}, event.asset_materialization.metadata
+    return tags["dagster/data_version"], metadata["lines"].value
