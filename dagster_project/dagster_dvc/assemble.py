@@ -16,6 +16,7 @@ from .executor import pipeline_executor
 from .experiment_jobs import experiment_jobs
 from .fallback import fallback_definitions
 from .pipeline import Pipeline, find_project, read_pipeline
+from .remote import remote_definitions
 from .resources import DvcProject
 from .state_sensor import dvc_state
 from .translator import source_spec
@@ -55,7 +56,8 @@ def build_definitions(
         resources={"dvc": DvcProject(root=str(root))},
         executor=pipeline_executor(pipeline, preload),
     )
-    return dg.Definitions.merge(described, automation_definitions(pipeline, job=everything))
+    automation = automation_definitions(pipeline, job=everything)
+    return dg.Definitions.merge(described, automation, remote_definitions(pipeline))
 
 
 def require_distinct_keys(pipeline: Pipeline) -> None:
