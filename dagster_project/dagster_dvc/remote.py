@@ -100,13 +100,13 @@ def explain(error: StageFailed) -> BridgeError:
     return RemoteError(error.what, remedy=remedy)
 
 
-@dg.op(name="push", description="`dvc push`: sends what dvc.lock names to the remote.")
+@dg.op(name="dvc_push", description="`dvc push`: sends what dvc.lock names to the remote.")
 def push_op(context: dg.OpExecutionContext, config: TransferConfig, dvc: DvcProject) -> None:
     """Send."""
     transfer(context, "push", config, dvc)
 
 
-@dg.op(name="pull", description="`dvc pull`: fetches what dvc.lock names from the remote into the workspace.")
+@dg.op(name="dvc_pull", description="`dvc pull`: fetches what dvc.lock names from the remote into the workspace.")
 def pull_op(context: dg.OpExecutionContext, config: TransferConfig, dvc: DvcProject) -> None:
     """Fetch."""
     transfer(context, "pull", config, dvc)
