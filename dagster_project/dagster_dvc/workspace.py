@@ -139,14 +139,16 @@ def take_snapshot(pipeline: Pipeline, workspace: Workspace) -> Snapshot:
                 changed.add(key)
                 recorded = digest({path: status.dependencies.get(path, MISSING) for path in read})
                 inputs[key] = _other(recorded, than=inputs[key])
-        own = _own_changes(status, recorded=name in workspace.recorded)
+        why = _why(status, workspace)
+        # Whatever DVC lists must show: what is no input of the asset stands with the stage's own changes.
+        own = _own_changes(status, recorded=name in workspace.recorded) or (() if changed else why)
         stages[name] = StageState(
             data_version=data_version(pipeline, name, workspace),
             code_version="; ".join(own) or code_version(pipeline.stage(name).command),
             inputs=inputs,
             changed_inputs=frozenset(changed),
             own=own,
-            why=_why(status, workspace),
+            why=why,
         )
     return Snapshot(sources=sources, stages=stages)
 

@@ -170,16 +170,23 @@ def test_a_stage_in_another_folder(project: Path, dvc: Callable[..., str]) -> No
     """dvc.lock records paths as dvc.yaml writes them: relative to `wdir`."""
     (project / "sub").mkdir()
     (project / "dvc.yaml").write_text(
-        "stages:\n  a: {wdir: sub, cmd: cp ../data/raw/one.txt x, deps: [../data/raw/one.txt], outs: [x]}\n"
+        "stages:\n  a: {wdir: sub, cmd: cp ../data/raw/one.txt x, deps: [../data/raw/one.txt], "
+        "params: [k, ../params.yaml: [count.minimum]], outs: [x]}\n"
         "  b: {cmd: cp sub/x y, deps: [sub/x], outs: [y]}\n"
     )
+    (project / "sub/params.yaml").write_text("k: 1\n")
     dvc(project, "repro")
     snap = snapshot(project)
     assert stale(snap) == set()
+    assert set(snap.stages["a"].inputs) >= {("params", "sub", "params.yaml", "k"), ("params", "count", "minimum")}
     assert snap.stages["a"].data_version == read_lock(project)["a"].outputs["x"] == snap.stages["b"].data_version
     assert snap.stages["b"].code_version == code_version("cp sub/x y")
     (project / "data/raw/one.txt").write_text("other\n")
     assert stale(snapshot(project)) == {"a"}
+    (project / "data/raw/one.txt").write_text("hello\n")
+    assert stale(snapshot(project)) == set()
+    (project / "sub/params.yaml").write_text("k: 2\n")
+    assert snapshot(project).stages["a"].changed_inputs == {("params", "sub", "params.yaml", "k")}
 
 
 def test_no_repository_is_explained(project: Path) -> None:

@@ -229,9 +229,10 @@ class Walk:
         project = DvcProject(root=str(self.root))
         keys = self.graph.executable_asset_keys
         shown = {key: self.graph.get(key).code_version for key in keys}
-        for event in pending_events(self.instance, project, shown=shown):
+        events = pending_events(self.instance, project, shown=shown)
+        for event in events:
             self.instance.report_runless_asset_event(event)
-        again = pending_events(self.instance, project, shown=shown)
+        again = pending_events(self.instance, project, shown=shown) if events else []
         resolver = CachingStaleStatusResolver(self.instance, self.graph, LoadingContextForTest(self.instance))
         stale = {key.to_user_string() for key in keys if resolver.get_status(key).value != "FRESH"}
         listed = _status(self.root)
