@@ -18,7 +18,7 @@ from dagster._core.scheduler.instigation import InstigatorTick
 
 ROOT = Path(__file__).resolve().parents[2]
 #: Wide: the tests share the machine with others. Nothing asserts how long something takes.
-PATIENCE_S = 300.0
+PATIENCE_S = 900.0
 DEFINITIONS = """\
 from pathlib import Path
 from dagster_project.dagster_dvc import build_definitions
