@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import multiprocessing
 import os
 import queue
@@ -24,6 +23,8 @@ _POLL_S = 0.1
 _OUTPUT_GRACE_S = 1.0
 #: Time in which the supervisor must have ended everything before the group is killed from here.
 _PATIENCE_S = sum(grace_s for _, grace_s in supervisor.GRACE_S) + 0.7
+#: Processes that were killed may take some milliseconds to vanish.
+_KILL_GRACE_S = 1.0
 _BAR = re.compile(r"[━█▏▎▍▌▋▊▉|]{3,}|\d+%\|")
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
@@ -112,10 +113,22 @@ def _await_end(process: subprocess.Popen[bytes]) -> None:
     deadline = time.monotonic() + _PATIENCE_S
     while not _has_ended(process) and time.monotonic() < deadline:
         time.sleep(0.01)
-    if not _has_ended(process) or _died_of_signal(process):
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, signal.SIGKILL)
+    killed = not _has_ended(process) or _died_of_signal(process)
+    if killed:
+        _signal_group(process, signal.SIGKILL)
     process.wait()
+    deadline = time.monotonic() + _KILL_GRACE_S
+    while killed and _signal_group(process, 0) and time.monotonic() < deadline:
+        time.sleep(0.01)
+
+
+def _signal_group(process: subprocess.Popen[bytes], number: int) -> bool:
+    """Send a signal to the supervisor's group; tell whether it still has members."""
+    try:
+        os.killpg(process.pid, number)
+    except (ProcessLookupError, PermissionError):
+        return False
+    return True
 
 
 def _has_ended(process: subprocess.Popen[bytes]) -> bool:

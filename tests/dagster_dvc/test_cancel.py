@@ -80,10 +80,14 @@ def test_cancelling_ends_all_processes_and_frees_the_place_in_the_pool(
 ) -> None:
     assert crew.dvc("repro", "first").wait(timeout=120) == 0
     instance = workspace.instance
+
+    def pool() -> Any:
+        return instance.event_log_storage.get_concurrency_info("cores")
+
     run = launch(workspace, "slow")
     wait_for((crew.root / "out/slow/child.txt").exists, seconds=120)
     waiting = launch(workspace, "slow")
-    wait_for(lambda: instance.event_log_storage.get_concurrency_info("cores").pending_step_count, seconds=120)
+    wait_for(lambda: pool().pending_step_count, seconds=120)
     first = {process.pid for process in crew.processes(UNDER_SUPERVISOR)}
     start = time.monotonic()
     assert query(workspace, TERMINATE, {"run": run})["__typename"] == "TerminateRunSuccess"
@@ -91,9 +95,16 @@ def test_cancelling_ends_all_processes_and_frees_the_place_in_the_pool(
     ended = time.monotonic() - start
     wait_for(lambda: instance.get_run_by_id(run).status is dg.DagsterRunStatus.CANCELED)
     cancelled = time.monotonic() - start
+    wait_for(lambda: run not in pool().active_run_ids)
+    freed = time.monotonic() - start
+    wait_for(lambda: waiting in pool().active_run_ids)
+    taken = time.monotonic() - start
     wait_for(lambda: any(crew.processes(UNDER_SUPERVISOR)), seconds=120)
     next_started = time.monotonic() - start
-    print(f"processes gone {ended:.2f} s, run cancelled {cancelled:.2f} s, next stage began {next_started:.2f} s")
+    print(
+        f"processes gone {ended:.2f} s, run cancelled {cancelled:.2f} s, place free {freed:.2f} s, "
+        f"taken {taken:.2f} s, next stage began {next_started:.2f} s"
+    )
     assert ended < LIMIT_S + MARGIN_S
     assert query(workspace, TERMINATE, {"run": waiting})["__typename"] == "TerminateRunSuccess"
     wait_for(lambda: instance.get_run_by_id(waiting).status is dg.DagsterRunStatus.CANCELED)

@@ -40,13 +40,13 @@ def run_job(root: Path, instance: dg.DagsterInstance, name: str, **config: objec
         remote_definitions(read_pipeline(root)), dg.Definitions(resources={"dvc": DvcProject(root=str(root))})
     )
     return definitions.resolve_job_def(name).execute_in_process(
-        instance=instance, raise_on_error=False, run_config={"ops": {name: {"config": config}}}
+        instance=instance, raise_on_error=False, run_config={"ops": {f"dvc_{name}": {"config": config}}}
     )
 
 
 def failure(result: dg.ExecuteInProcessResult, name: str) -> str:
     assert not result.success
-    data = result.failure_data_for_node(name)
+    data = result.failure_data_for_node(f"dvc_{name}")
     assert data is not None and data.user_failure_data is not None
     return str(data.user_failure_data.description)
 
@@ -127,7 +127,7 @@ def promoting(root: Path) -> Path:
 
 
 def test_a_promotion_is_pushed_once_and_only_if_its_checks_passed(
-    reproduced: Path, instance: dg.DagsterInstance
+    reproduced: Path, instance: dg.DagsterInstance, dvc: Callable[..., str]
 ) -> None:
     assert not remote_definitions(read_pipeline(reproduced)).sensors
     definitions = remote_definitions(read_pipeline(promoting(reproduced)))
@@ -146,7 +146,7 @@ def test_a_promotion_is_pushed_once_and_only_if_its_checks_passed(
     report(instance, project)  # one line: the check "even" fails
     assert "check even did not pass" in str(tick().skip_reason)
     (reproduced / "data/raw/two.txt").write_text("another line\n")
-    subprocess.run([os.fspath(Path(os.sys.executable)), "-m", "dvc", "repro", "-q"], cwd=reproduced, check=True)
+    dvc(reproduced, "repro")
     report(instance, project)
     (request,) = tick().run_requests or ()
     stage = read_pipeline(reproduced).stage("count")

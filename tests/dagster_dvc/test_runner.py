@@ -1,11 +1,12 @@
 import os
-import subprocess
+import signal
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from dagster_project.dagster_dvc import runner
@@ -103,33 +104,95 @@ def test_another_255_is_a_failure(project: Path, monkeypatch: pytest.MonkeyPatch
         run("any", project)
 
 
-@pytest.mark.parametrize("stubborn", [False, True])
-def test_cancelling_ends_grandchildren_too(project: Path, monkeypatch: pytest.MonkeyPatch, stubborn: bool) -> None:
-    ignore = "signal.signal(signal.SIGINT, signal.SIG_IGN); signal.signal(signal.SIGTERM, signal.SIG_IGN)"
-    prelude = f"import os, signal, time; {ignore if stubborn else 'pass'}"
-    inner = f"{prelude}; print('pid', os.getpid(), flush=True); time.sleep(60)"
-    use_script(monkeypatch, f"import subprocess, sys; subprocess.run([sys.executable, '-c', {inner!r}])")
+SPAWN = """
+import os, signal, subprocess, sys, time
+if {stubborn}:
+    signal.signal(signal.SIGINT, signal.SIG_IGN); signal.signal(signal.SIGTERM, signal.SIG_IGN)
+inner = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'], start_new_session={escaped})
+print('pids', os.getpid(), inner.pid, flush=True)
+time.sleep(0.1)
+{then}
+"""
+
+
+def run_and_watch(root: Path, act: Callable[[list[int]], None]) -> list[int]:
+    """Run the script of SPAWN; `act` is called with the processes that it reports; return these."""
     pids: list[int] = []
 
-    def cancel(line: str) -> None:
-        if line.startswith("pid"):
-            pids.append(int(line.split()[1]))
-            raise KeyboardInterrupt
+    def on_line(line: str) -> None:
+        if line.startswith("pids"):
+            pids.extend(int(text) for text in line.split()[1:])
+            act(pids)
+
+    try:
+        run_stage("any", root=root, force=False, on_line=on_line, on_message=print)
+    finally:
+        assert len(pids) == 2
+    return pids
+
+
+@pytest.mark.parametrize("escaped", [False, True])
+@pytest.mark.parametrize("stubborn", [False, True])
+def test_cancelling_ends_all_descendants(
+    project: Path, monkeypatch: pytest.MonkeyPatch, stubborn: bool, escaped: bool
+) -> None:
+    use_script(monkeypatch, SPAWN.format(stubborn=stubborn, escaped=escaped, then="time.sleep(60)"))
+    seen: list[int] = []
+
+    def cancel(pids: list[int]) -> None:
+        seen.extend(pids)
+        raise KeyboardInterrupt
 
     start = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
-        run_stage("any", root=project, force=False, on_line=cancel, on_message=print)
-    assert time.monotonic() - start < 5
-    assert pids and not _lives(pids[0])
+        run_and_watch(project, cancel)
+    assert time.monotonic() - start < 10  # two seconds on a machine that does nothing else
+    assert not [pid for pid in seen if lives(pid)]
 
 
-def _lives(pid: int) -> bool:
+@pytest.mark.parametrize(
+    ("then", "message"),
+    [
+        ("os.kill(os.getpid(), signal.SIGKILL)", "was killed by signal 9"),
+        ("os.kill(os.getpid(), signal.SIGTERM)", "was killed by signal 15"),
+        ("os.kill(os.getppid(), signal.SIGKILL); time.sleep(60)", "was killed by signal 9"),
+        ("sys.exit(3)", "ended with exit code 3"),
+    ],
+    ids=["killed", "terminated", "supervisor killed", "failed"],
+)
+def test_whoever_dies_nothing_is_left_and_the_cause_is_named(
+    project: Path, monkeypatch: pytest.MonkeyPatch, then: str, message: str
+) -> None:
+    use_script(monkeypatch, SPAWN.format(stubborn="SIGTERM" not in then, escaped=False, then=then))
+    seen: list[int] = []
+    with pytest.raises(StageFailed, match=message):
+        run_and_watch(project, seen.extend)
+    assert len(seen) == 2 and not [pid for pid in seen if lives(pid)]
+
+
+def test_what_a_stage_that_succeeded_left_in_the_background_is_its_own_business(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_script(monkeypatch, SPAWN.format(stubborn=False, escaped=False, then=""))
+    pids = run_and_watch(project, print)
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
+        assert lives(pids[1])
+    finally:
+        os.kill(pids[1], signal.SIGKILL)
+
+
+def test_a_program_that_does_not_exist_is_named(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner, "stage_command", lambda stage, force: ["no-such-program"])
+    with pytest.raises(StageFailed, match="no-such-program cannot be started"):
+        run("any", project)
+
+
+def lives(pid: int) -> bool:
+    """Tell whether a process runs; what only waits to be reaped does not."""
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
         return False
-    state = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False).stdout
-    return not state.strip().startswith("Z")
 
 
 def test_the_stage_finds_this_python_first() -> None:
