@@ -42,6 +42,7 @@ def build_definitions(
         pipeline = read_pipeline(root)
         require_distinct_keys(pipeline)
         assets = stage_assets(pipeline)
+        experiments = experiment_jobs(pipeline, schema or Schema())
     except BridgeError as error:
         logging.getLogger("dagster_project").error("%s", error)
         return fallback_definitions(root, error)
@@ -51,7 +52,7 @@ def build_definitions(
     )
     described = dg.Definitions(
         assets=[*assets, *sources],
-        jobs=[everything, *experiment_jobs(pipeline, schema or Schema())],
+        jobs=[everything, *experiments],
         sensors=[dvc_state],
         resources={"dvc": DvcProject(root=str(root))},
         executor=pipeline_executor(pipeline, preload),

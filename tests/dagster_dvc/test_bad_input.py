@@ -150,6 +150,7 @@ def test_a_mistake_in_the_meta_of_one_stage(
     assert job.execute_in_process(instance=instance, asset_selection=[dg.AssetKey("part_a")]).success
 
 
+@pytest.mark.slow
 def test_a_lost_input_and_a_missing_parameter(reproduced: Path, instance: dg.DagsterInstance) -> None:
     (reproduced / "out/a.txt").unlink()
     said = failure(reproduced, instance, "join")
@@ -162,6 +163,17 @@ def test_a_lost_input_and_a_missing_parameter(reproduced: Path, instance: dg.Dag
     assert "parameter params.yaml:nope.x: deleted" in why(instance, "count")
 
 
+def test_a_second_parameter_file_that_is_broken(reproduced: Path, instance: dg.DagsterInstance) -> None:
+    text = (reproduced / "dvc.yaml").read_text()
+    (reproduced / "dvc.yaml").write_text(text + "    params: [other.yaml: [x]]\n")  # the last stage is `join`
+    (reproduced / "other.yaml").write_text("x: [\n")
+    assert "join" in specs(reproduced)
+    assert "other.yaml" in skipped(reproduced, instance)
+    said = failure(reproduced, instance, "join")
+    assert "other.yaml" in said and "remedy: " in said
+
+
+@pytest.mark.slow
 def test_a_lost_cache_entry_is_named_and_materializing_mends_it(reproduced: Path, instance: dg.DagsterInstance) -> None:
     (reproduced / "out/all.txt").unlink()
     shutil.rmtree(reproduced / ".dvc/cache/files")
@@ -174,6 +186,7 @@ def test_a_lost_cache_entry_is_named_and_materializing_mends_it(reproduced: Path
     assert why(instance, "join") == ""
 
 
+@pytest.mark.slow
 def test_no_repository(
     reproduced: Path, sync: Callable[[Path], str], instance: dg.DagsterInstance, tmp_path: Path
 ) -> None:
