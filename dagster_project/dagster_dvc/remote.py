@@ -28,7 +28,7 @@ _REMEDIES = (
     ),
     (r"remote '.*' doesn't exist|remote '.*' not found", "`dvc remote list` shows the names; correct `remote`"),
     (
-        r"is supported, but requires|No module named '(s3fs|dvc_s3)'",
+        r"is supported,? but requires|No module named '(s3fs|dvc_s3)'",
         "install what this kind of remote needs: `pip install 'bert-ops[s3]'`, or `pip install dvc-s3`",
     ),
     (
@@ -41,6 +41,10 @@ _REMEDIES = (
         "give credentials that may use the bucket (`AWS_PROFILE`, `AWS_ACCESS_KEY_ID` or `dvc remote modify --local`)",
     ),
     (r"NoSuchBucket|bucket does not exist|Bucket '.*' does not exist", "create the bucket or correct the remote's url"),
+    (
+        r"without a confirmation",
+        "files in the workspace would be lost: `dvc commit` keeps them, `dvc checkout --force` gives them up",
+    ),
     (
         r"failed to pull data|Checkout failed|missing-files|Missing cache files|not found in remote",
         "somebody has to `dvc push` what dvc.lock names, from the place where it was made",

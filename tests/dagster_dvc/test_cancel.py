@@ -33,16 +33,14 @@ def crew(tmp_path: Path) -> Iterator[Crew]:
     made.close()
 
 
-@pytest.fixture(params=[False, True], ids=["willing", "stubborn"])
-def workspace(
-    crew: Crew, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[WorkspaceProcessContext]:
+@pytest.fixture
+def workspace(crew: Crew, monkeypatch: pytest.MonkeyPatch) -> Iterator[WorkspaceProcessContext]:
     """What the webserver holds: an instance, and a code server with the project's definitions."""
     home = crew.root.parent / "dagster_home"
     home.mkdir()
     (home / "dagster.yaml").write_text(SETTINGS)
-    stubborn = {"STUBBORN": "1"} if request.param else {}
-    for name, value in environment(crew.root, crew.mark, DAGSTER_HOME=str(home), **stubborn).items():
+    # STUBBORN: the stage and its child ignore SIGINT and SIGTERM.
+    for name, value in environment(crew.root, crew.mark, DAGSTER_HOME=str(home), STUBBORN="1").items():
         monkeypatch.setenv(name, value)
     file = crew.root / "cancel_definitions.py"
     file.write_text("from crash_project import definitions\ndefs = definitions()\n")

@@ -108,9 +108,10 @@ def test_a_remote_that_is_missing_or_cannot_be_reached_is_explained(
 @pytest.mark.parametrize(
     ("words", "remedy"),
     [
-        ("s3 is supported, but requires 'dvc-s3' to be installed", "dvc-s3"),
+        ("URL 's3://b' is supported but requires these missing dependencies: ['s3fs']", "dvc-s3"),
         ("Unable to locate credentials", "AWS_PROFILE"),
         ("The specified bucket does not exist: NoSuchBucket", "create the bucket"),
+        ("unable to remove 'out' without a confirmation. Use `-f` to force.", "`dvc commit` keeps them"),
         ("something else", "as it was"),
     ],
 )

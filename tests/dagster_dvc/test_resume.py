@@ -26,7 +26,7 @@ def make_project(root: Path, *, params: dict, tokens: Path, tokenizer: Path) -> 
     (root / ".dvc/config").write_text("[core]\n    no_scm = true\n    analytics = false\n    check_update = false\n")
     shutil.copytree(tokens, root / "data/tokens")
     shutil.copytree(tokenizer, root / "models/tokenizer")
-    settings = {**params["pretrain"], "steps": 400, "evaluate_every_steps": 100, "checkpoint_every_s": 0.5}
+    settings = {**params["pretrain"], "steps": 200, "evaluate_every_steps": 100, "checkpoint_every_s": 0.3}
     (root / "params.yaml").write_text(yaml.safe_dump({**params, "pretrain": settings}, allow_unicode=True))
     stage = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]["pretrain"]
     stage["deps"] = ["data/tokens", "models/tokenizer"]
