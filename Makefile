@@ -65,7 +65,7 @@ $(READY): pyproject.toml constraints.txt .ci/install.py
 	@"$(PYTHON)" -c 'import ensurepip, venv' 2>/dev/null || { \
 	  echo "$(PYTHON) cannot make virtual environments; on Debian or Ubuntu: apt-get install python3.11-venv" >&2; exit 1; }
 	@[ -x $(VENV)/bin/python ] || { echo "Creating $(VENV) with $(PYTHON)"; "$(PYTHON)" -m venv $(VENV); }
-	@$(VENV)/bin/python .ci/install.py sample,dev
+	@$(VENV)/bin/python .ci/install.py sample,dev,s3,deploy
 	@touch $@
 
 $(DAGSTER_HOME)/dagster.yaml: dagster_project/dagster.yaml
