@@ -275,7 +275,7 @@ def read_until(process: subprocess.Popen[str], words: str) -> str:
     raise AssertionError(f"no {words!r} in:\n{log}")
 
 
-def wait_for(condition: Callable[[], Any], *, seconds: float = 60.0, pause_s: float = 0.02) -> Any:
+def wait_for(condition: Callable[[], Any], *, seconds: float = 240.0, pause_s: float = 0.02) -> Any:
     """Wait until a condition gives something true, and return that."""
     deadline = time.monotonic() + seconds
     while not (found := condition()):

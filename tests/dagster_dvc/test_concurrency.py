@@ -50,7 +50,7 @@ def test_a_terminal_and_a_materialization_wait_for_each_other(crew: Crew) -> Non
     assert result["made"] == {"first": "executed", "slow": "executed"}, result["failures"]
     assert terminal.stdout is not None
     said += terminal.stdout.read()
-    assert terminal.wait(timeout=60) == 0, said
+    assert terminal.wait(timeout=240) == 0, said
     assert "Stage 'slow' didn't change, skipping" in said
     assert (crew.root / "out/last.txt").read_text() == expected(0, chunks=2)
     assert is_clean(crew.root)
@@ -64,6 +64,6 @@ def test_a_terminal_and_a_materialization_wait_for_each_other(crew: Crew) -> Non
     (crew.root / "gate").unlink()
     result = answer(driver)
     assert result["made"] == {"slow": "unchanged"}, result["failures"]
-    said, _ = terminal.communicate(timeout=60)
+    said, _ = terminal.communicate(timeout=240)
     assert terminal.returncode == 0, said
     assert set(read_lock(crew.root)) == {"first", "slow", "other", "last"}

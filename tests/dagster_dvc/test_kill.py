@@ -150,14 +150,14 @@ def test_after_kill_9_nothing_trains_on_and_the_next_materialization_completes(c
 @pytest.mark.slow
 def test_the_death_of_the_run_ends_its_stages(crew: Crew) -> None:
     """The step worker lives on, but nobody waits for it: as when the machine kills the run for its memory."""
-    assert crew.dvc("repro", "first").wait(timeout=120) == 0
+    assert crew.dvc("repro", "first").wait(timeout=240) == 0
     write_params(crew.root, 1, chunks=600)
     driver = crew.driver()
     ask(driver, ["slow"])
     wait_for((crew.root / "out/slow/child.txt").exists)
     driver.kill()
     wait_for(lambda: not any(crew.processes(UNDER_SUPERVISOR)), seconds=LOADED_LIMIT_S)
-    assert crew.dvc("status").wait(timeout=60) == 0
+    assert crew.dvc("status").wait(timeout=240) == 0
 
 
 def check_made(crew: Crew, number: int, *, selection: list[str] | None) -> None:
