@@ -125,7 +125,10 @@ class Walk:
         return name
 
     def lose_cache_entry(self) -> str:
-        entries = sorted(path for path in (self.root / ".dvc/cache/files").rglob("*") if path.is_file())
+        lock = self.root / "dvc.lock"
+        recorded = lock.read_text() if lock.exists() else ""
+        files = sorted(path for path in (self.root / ".dvc/cache/files").rglob("*") if path.is_file())
+        entries = [path for path in files if path.parent.name + path.name in recorded]
         if entries:
             self.random.choice(entries).unlink()
         return f"one of {len(entries)}"
