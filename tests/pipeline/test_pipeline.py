@@ -1,14 +1,18 @@
 """The whole pipeline at a tiny size: through `dvc repro`, through Dagster, and both tell the same story."""
 
 import json
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+import dagster as dg
 import pytest
+import yaml
 
 from dagster_project.dagster_dvc.lock_file import read_lock
 from dagster_project.dagster_dvc.pipeline import overlaps, read_pipeline
+from tests.dagster_dvc import headless
 
 pytestmark = pytest.mark.slow
 
@@ -114,3 +118,48 @@ def test_one_changed_value_runs_only_what_reads_it(runs: dict, run_in: Callable)
     assert done.code == 0, done.output
     ran = [line.split("'")[1] for line in done.output.splitlines() if line.startswith("Running stage")]
     assert ran == ["report"]
+
+
+def test_a_file_dropped_in_ends_in_a_retrained_model(runs: dict, run_in: Callable, tmp_path: Path) -> None:
+    """The daemon alone: labelled reviews arrive in data/raw, and a model that was trained on them follows."""
+    ignore = shutil.ignore_patterns(".dagster", "__pycache__")
+    project, log = (
+        Path(shutil.copytree(runs["dagster"][0], tmp_path / "project", ignore=ignore)),
+        tmp_path / "daemon.log",
+    )
+    params = yaml.safe_load((project / "params.yaml").read_text(encoding="utf-8"))
+    own = {"kind": "jsonl", "path": "data/raw/own.jsonl", "text": "text", "task": "sentiment", "label": "label"}
+    params["ingest"]["sources"]["own"] = own
+    params["automation"]["new_files"] |= {"enabled": True, "interval_s": 5}
+    (project / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    weights = project / "models/finetuned/sentiment/model.safetensors"
+    before = weights.read_bytes()
+
+    with (
+        dg.DagsterInstance.from_config(str(headless.prepare(project))) as instance,
+        headless.daemon(project, module="dagster_project.definitions") as process,
+    ):
+
+        def wait(condition: Callable[[], bool], what: str) -> None:
+            headless.wait_for(condition, what, process=process, log=log)
+
+        wait(lambda: len(headless.ticks(instance, "new_files")) >= 2, "look at data/raw")
+        assert headless.runs(instance, "new_files") == [], "nothing is new in data/raw yet"
+        labels = ["positive", "negative"] * 30
+        rows = [
+            {"text": f"第{n}号商品{'非常好' if label == 'positive' else '非常差'}", "label": label}
+            for n, label in enumerate(labels)
+        ]
+        (project / "own").write_text(
+            "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8"
+        )
+        (project / "own").rename(project / "data/raw/own.jsonl")
+        wait(lambda: any(run.is_finished for run in headless.runs(instance, "new_files")), "finished retraining")
+        (run,) = headless.runs(instance, "new_files")
+        assert run.status is dg.DagsterRunStatus.SUCCESS, log.read_text(encoding="utf-8", errors="replace")[-6000:]
+        how = headless.how(instance, run)
+
+    assert how["sample"] == "unchanged"
+    assert {how[name] for name in ("ingest", "pretrain", "finetune_sentiment", "report")} == {"executed"}
+    assert weights.read_bytes() != before
+    assert "up to date" in run_in(project, "dvc", "status").output
