@@ -29,7 +29,7 @@ _REMEDIES = (
     (r"remote '.*' doesn't exist|remote '.*' not found", "`dvc remote list` shows the names; correct `remote`"),
     (
         r"is supported,? but requires|No module named '(s3fs|dvc_s3)'",
-        "install what this kind of remote needs: `pip install 'bert-ops[s3]'`, or `pip install dvc-s3`",
+        "install what this kind of remote needs, such as `pip install dvc-s3`",
     ),
     (
         r"Could not connect|Connection refused|Cannot connect|Connect call failed|ConnectionError|timed out",
