@@ -1,13 +1,15 @@
-"""Stage ``promote``: the champion pointer moves to a compressed model that passes every gate, and else stays.
+"""Stage ``promote``: a compressed model that passes every gate becomes the champion; else the former one stays.
 
-The pointer (``models/champion/TASK.json``) is the one file that says which model ships. It names a folder and the
-hash of its contents, holds the scores and gates it was chosen by, and the champions before it. Nothing else writes
-it; it holds no times, so that promoting the same model twice leaves the same bytes.
+The champion is a copy of the model (``models/champion/TASK``): the challenger's folder is written anew by the next
+``compress``, also if that model is refused. The pointer beside it (``models/champion/TASK.json``) holds the hash of the
+copy, the scores and gates it was chosen by, and the champions before it. Nothing else writes either; they hold no
+times, so that promoting the same model twice leaves the same bytes.
 """
 
 from __future__ import annotations
 
 import argparse
+import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ from typing import Any
 from bert_ops.errors import ArtifactError
 from bert_ops.evaluate.params import PromoteParams
 from bert_ops.evaluate.wording import OVERFITTING
-from bert_ops.io import damaged, folder_sha256, missing, read_json, write_json
+from bert_ops.io import atomic_folder, damaged, folder_sha256, missing, read_json, write_json
 from bert_ops.progress import note, report_to_dagster
 from bert_ops.schema import load_section
 
@@ -26,7 +28,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", type=Path, required=True, help="folder of the compressed model, the challenger")
     parser.add_argument("--evaluation", type=Path, required=True, help="folder that evaluate wrote")
     parser.add_argument("--compression", type=Path, required=True, help="folder with the report of compress")
-    parser.add_argument("--champion", type=Path, required=True, help="pointer to the model that ships (JSON)")
+    parser.add_argument("--champion", type=Path, required=True, help="folder for the model that ships")
+    parser.add_argument("--pointer", type=Path, required=True, help="file on the model that ships (JSON)")
     parser.add_argument("--metrics", type=Path, required=True, help="file for the decision, gate by gate (JSON)")
 
 
@@ -56,7 +59,7 @@ def run(arguments: argparse.Namespace) -> None:
     try:
         gates = judge(evaluation, compression, params=params)
         challenger = {
-            "model": arguments.model.as_posix(),
+            "model": arguments.champion.as_posix(),
             "sha256": folder_sha256(arguments.model),
             "scores": _scores(evaluation, compression),
             "gates": [asdict(gate) for gate in gates],
@@ -66,11 +69,13 @@ def run(arguments: argparse.Namespace) -> None:
             f"the results in {arguments.evaluation} or {arguments.compression} do not fit: {error!r}",
             remedy=f"make them again with `dvc repro --force evaluate@{task} compress@{task}`",
         ) from error
-    pointer = read_pointer(arguments.champion, task=task)
+    pointer = read_pointer(arguments.pointer, task=task)
     promoted = all(gate.passed for gate in gates)
     after = promote(pointer, challenger, task=task) if promoted else pointer or vacant(task)
+    # The model first: a pointer must never name a model that is not there.
+    keep_model(arguments.champion, arguments.model if promoted else None, sha256=after["sha256"], task=task)
     if after != pointer:
-        write_json(arguments.champion, after)
+        write_json(arguments.pointer, after)
     write_json(
         arguments.metrics,
         {
@@ -136,6 +141,26 @@ def promote(pointer: dict[str, Any] | None, challenger: dict[str, Any], *, task:
     if pointer and pointer["model"] is not None:
         history.append({key: pointer[key] for key in ("model", "sha256", "scores", "gates")})
     return {"task": task, **challenger, "history": history}
+
+
+def keep_model(champion: Path, challenger: Path | None, *, sha256: str | None, task: str) -> None:
+    """Let the champion's folder hold the model of that hash; an empty folder where there is no champion.
+
+    Raises:
+        ArtifactError: the champion stays, and its folder is missing or holds something else.
+    """
+    if sha256 is None:
+        champion.mkdir(parents=True, exist_ok=True)
+    elif champion.is_dir() and folder_sha256(champion) == sha256:
+        return
+    elif challenger is None:
+        raise ArtifactError(
+            f"{champion} does not hold the champion of task `{task}`",
+            remedy=f"bring it back with `dvc checkout promote@{task}`, or delete {champion}.json to start anew",
+        )
+    else:
+        with atomic_folder(champion) as folder:
+            shutil.copytree(challenger, folder, dirs_exist_ok=True)
 
 
 def vacant(task: str) -> dict[str, Any]:

@@ -200,7 +200,8 @@ def promote_arguments(root: Path) -> argparse.Namespace:
         model=root / f"models/compressed/{TASK}",
         evaluation=root / f"reports/evaluate/{TASK}",
         compression=root / f"reports/compress/{TASK}",
-        champion=root / f"models/champion/{TASK}.json",
+        champion=root / f"models/champion/{TASK}",
+        pointer=root / f"models/champion/{TASK}.json",
         metrics=root / f"metrics/promote/{TASK}.json",
     )
 

@@ -12,6 +12,7 @@ from evaluate_tree import TASK, promote_arguments, write_json, write_params
 from bert_ops.errors import ArtifactError
 from bert_ops.evaluate import promotion
 from bert_ops.evaluate.params import PromoteParams
+from bert_ops.io import folder_sha256
 
 
 @pytest.fixture
@@ -55,7 +56,8 @@ def run(tree: Path) -> None:
 def test_a_model_that_passes_becomes_champion(tree: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run(tree)
     found = pointer(tree)
-    assert found["model"].endswith(f"models/compressed/{TASK}")
+    assert found["model"].endswith(f"models/champion/{TASK}")
+    assert folder_sha256(tree / f"models/champion/{TASK}") == found["sha256"]
     assert len(found["sha256"]) == 64
     assert found["scores"]["accuracy"] == 0.828
     assert found["history"] == []
@@ -112,6 +114,7 @@ def test_each_gate_refuses_and_says_why(
     assert found["refused_because"] == [found["gates"][gate]["why"]]
     assert found["champion"] != found["challenger"]
     assert (tree / f"models/champion/{TASK}.json").read_bytes() == before
+    assert folder_sha256(tree / f"models/champion/{TASK}") == found["champion"]
     shown = capsys.readouterr().err
     assert "REFUSED; the champion stays" in shown and f"FAIL  {gate}" in shown
 
@@ -162,6 +165,15 @@ def test_a_damaged_pointer_is_never_replaced(tree: Path, content: str) -> None:
         run(tree)
     assert "dvc checkout" in str(caught.value)
     assert path.read_text() == content
+
+
+def test_a_champion_that_is_lost_is_not_passed_over(tree: Path) -> None:
+    run(tree)
+    (tree / f"models/champion/{TASK}/model.onnx").write_bytes(b"edited")
+    write_json(tree / f"reports/evaluate/{TASK}/results.json", evaluation(verdict="fail"))
+    with pytest.raises(ArtifactError, match="does not hold the champion") as caught:
+        run(tree)
+    assert "dvc checkout" in str(caught.value)
 
 
 @pytest.mark.parametrize("missing", ["reports/evaluate", "reports/compress", "models/compressed"])
