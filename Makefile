@@ -24,7 +24,7 @@ help: ## list the commands
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "make %-8s %s\n", $$1, $$2}'
 
 run: $(READY) scm ## run what changed of the pipeline, then show the results
-	@dvc repro
+	@python -m dagster_project.dagster_dvc repro
 	@bert-ops summary
 	@$(MAKE) --no-print-directory sync
 

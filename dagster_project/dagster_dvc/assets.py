@@ -17,6 +17,7 @@ from pydantic import Field
 
 from .checks import check_results, read_metrics
 from .errors import BridgeError, PipelineError
+from .explain import explanation
 from .lock_repair import mend
 from .meta import wrong_meta
 from .pipeline import Pipeline, Stage
@@ -140,9 +141,9 @@ def _run(context: dg.AssetExecutionContext, stage: Stage, dvc: DvcProject, *, fo
 
 
 def _result(stage: Stage, dvc: DvcProject, outcome: Outcome) -> dg.MaterializeResult[Any]:
-    state, locked = dvc.snapshot(only=stage.name).stages[stage.name], dvc.lock()[stage.name]
+    state, locked = dvc.snapshot(only=stage.name).stages[stage.name], dvc.lock().get(stage.name)
     metrics = read_metrics(dvc.folder, stage)
-    metadata = result_metadata(dvc.folder, stage, locked, metrics, how=outcome.how)
+    metadata = result_metadata(dvc.folder, stage, locked, metrics, how=outcome.how) | explanation(stage, state)
     if outcome.how != UNCHANGED:
         metadata["seconds"] = dg.MetadataValue.float(round(outcome.seconds, 2))
     return dg.MaterializeResult(

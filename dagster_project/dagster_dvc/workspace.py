@@ -74,7 +74,7 @@ def sources_of(pipeline: Pipeline, name: str) -> tuple[Source, ...]:
     stage = pipeline.stage(name)
     given = pipeline.given(name)
     code = tuple(path for path in given if _is_code(pipeline.root / path))
-    found = [Source(key=("code", stage.parts[0]), kind="code", paths=code)] if code else []
+    found = [Source(key=("code", f"{stage.parts[0]}_code"), kind="code", paths=code)] if code else []
     found += [Source(key=tuple(path.split("/")), kind="input", paths=(path,)) for path in given if path not in code]
     found += [Source(key=_parameter_key(p), kind="params", parameters=(p,)) for p in stage.parameters]
     return tuple(found)
@@ -233,8 +233,10 @@ def _label(parameter: Parameter) -> str:
 
 
 def _parameter_key(parameter: Parameter) -> Key:
+    """Key of a section; the last part says that it is one: the graph shows no more than that part."""
     file = () if parameter.file == "params.yaml" else tuple(parameter.file.split("/"))
-    return ("params", *file, *(parameter.key.split(".") if parameter.key else ()))
+    *outer, last = (*file, *(parameter.key.split(".") if parameter.key else ())) or (parameter.file,)
+    return ("params", *outer, f"{last}_params")
 
 
 def _is_code(path: Path) -> bool:

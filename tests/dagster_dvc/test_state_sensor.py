@@ -64,12 +64,12 @@ def test_an_edit_is_a_cause_with_a_name_and_undoing_it_leaves_no_trace(
     definitions = build_definitions(told)
     edit(told / "params.yaml", "minimum: 1", "minimum: 2")
     source, observation = tick(definitions, told, instance)
-    assert source.asset_key == dg.AssetKey(["params", "count"])
+    assert source.asset_key == dg.AssetKey(["params", "count_params"])
     assert "minimum" in source.metadata["value"].value and "count: parameter" in source.metadata["makes stale"].value
     assert isinstance(observation, dg.AssetObservation)
     assert "params.yaml:count: modified (was" in str(observation.description)
     (cause,) = causes(definitions, instance, "count")
-    assert cause.dependency_asset_key == dg.AssetKey(["params", "count"])
+    assert cause.dependency_asset_key == dg.AssetKey(["params", "count_params"])
     edit(told / "params.yaml", "minimum: 2", "minimum: 1")
     events = tick(definitions, told, instance)
     assert [type(event) for event in events] == [dg.AssetMaterialization, dg.AssetObservation]
@@ -122,7 +122,7 @@ def test_a_running_step_hides_its_own_stage_alone(
     monkeypatch.setattr(assets, "run_stage", edit_while_running)
     job = build_definitions(told).resolve_implicit_global_asset_job_def()
     job.execute_in_process(instance=instance, raise_on_error=False, asset_selection=[dg.AssetKey("count")])
-    assert "count" not in seen and {"part_b", "params/count"} <= set(seen)
+    assert "count" not in seen and {"part_b", "params/count_params"} <= set(seen)
     assert "count" in {event.asset_key.to_user_string() for event in pending_events(instance, project)}
 
 

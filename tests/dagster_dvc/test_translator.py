@@ -17,10 +17,14 @@ def test_a_stage_becomes_a_spec(project: Path) -> None:
     assert spec.group_name == "first"
     assert spec.kinds == {"dvc", "text"}
     assert spec.description is not None and spec.description.startswith("Count lines")
-    assert {dep.asset_key.to_user_string() for dep in spec.deps} == {"data/raw", "params/count", "code/count"}
+    assert {dep.asset_key.to_user_string() for dep in spec.deps} == {
+        "data/raw",
+        "params/count_params",
+        "code/count_code",
+    }
     part = asset_spec(pipeline, pipeline.stage("part@a"))
     assert part.key == dg.AssetKey("part_a")
-    assert {dep.asset_key.to_user_string() for dep in part.deps} == {"count", "params/parts/a"}
+    assert {dep.asset_key.to_user_string() for dep in part.deps} == {"count", "params/parts/a_params"}
     assert part.code_version != asset_spec(pipeline, pipeline.stage("part@b")).code_version
 
 

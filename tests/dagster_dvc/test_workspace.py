@@ -37,11 +37,11 @@ def stale(snap: Snapshot) -> set[str]:
 
 def test_sources_are_sections_inputs_and_code(project: Path) -> None:
     assert set(all_sources(read_pipeline(project))) == {
-        ("params", "count"),
-        ("params", "parts", "a"),
-        ("params", "parts", "b"),
+        ("params", "count_params"),
+        ("params", "parts", "a_params"),
+        ("params", "parts", "b_params"),
         ("data", "raw"),
-        ("code", "count"),
+        ("code", "count_code"),
     }
 
 
@@ -178,7 +178,10 @@ def test_a_stage_in_another_folder(project: Path, dvc: Callable[..., str]) -> No
     dvc(project, "repro")
     snap = snapshot(project)
     assert stale(snap) == set()
-    assert set(snap.stages["a"].inputs) >= {("params", "sub", "params.yaml", "k"), ("params", "count", "minimum")}
+    assert set(snap.stages["a"].inputs) >= {
+        ("params", "sub", "params.yaml", "k_params"),
+        ("params", "count", "minimum_params"),
+    }
     assert snap.stages["a"].data_version == read_lock(project)["a"].outputs["x"] == snap.stages["b"].data_version
     assert snap.stages["b"].code_version == code_version("cp sub/x y")
     (project / "data/raw/one.txt").write_text("other\n")
@@ -186,7 +189,7 @@ def test_a_stage_in_another_folder(project: Path, dvc: Callable[..., str]) -> No
     (project / "data/raw/one.txt").write_text("hello\n")
     assert stale(snapshot(project)) == set()
     (project / "sub/params.yaml").write_text("k: 2\n")
-    assert snapshot(project).stages["a"].changed_inputs == {("params", "sub", "params.yaml", "k")}
+    assert snapshot(project).stages["a"].changed_inputs == {("params", "sub", "params.yaml", "k_params")}
 
 
 def test_no_repository_is_explained(project: Path) -> None:
