@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help scm run ui test quick lint type format sync clean
+.PHONY: help scm run ui test soak quick lint type format sync clean
 
 VENV := .venv
 READY := $(VENV)/.installed
@@ -39,7 +39,11 @@ ui: $(READY) scm sync ## start the Dagster UI on http://127.0.0.1:3000 (PORT=…
 	  dg dev --host 127.0.0.1 --port $(PORT)
 
 test: lint type ## lint, types, import directions, all tests
-	@python -m pytest --numprocesses 2 --dist loadfile
+	@python -m pytest --numprocesses 3 --dist loadfile
+
+soak: $(READY) ## the long campaigns: random steps held against dvc status, kills (hours)
+	@BRIDGE_TRUTH_SEEDS=1,2,3,4,5 BRIDGE_TRUTH_STEPS=1000 BRIDGE_KILLS=300 python -m pytest -s --durations=0 \
+	  tests/dagster_dvc/test_truth.py tests/dagster_dvc/test_kill.py
 
 quick: $(READY) ## the fast tests alone
 	@python -m pytest --numprocesses 2 --dist loadfile -m "not slow"

@@ -4,6 +4,7 @@ BRIDGE_TRUTH_STEPS and BRIDGE_TRUTH_SEEDS ("1,2,3") make a long campaign of it.
 """
 
 import contextlib
+import logging
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,6 +25,9 @@ def make_walk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Calla
     root.mkdir()
     monkeypatch.chdir(root)  # DVC names stages relative to the working folder
     monkeypatch.setattr(assets, "run_stage", run_in_process)
+    for name in ("dvc", "dvc_data", "dvc_objects"):
+        # DVC's handlers write to the stream that was standard error when another test ran a command of it.
+        monkeypatch.setattr(logging.getLogger(name), "handlers", [logging.NullHandler()])
     with contextlib.ExitStack() as stack:
         yield lambda seed: Walk(root, stack.enter_context(dg.DagsterInstance.ephemeral()), seed=seed)
 

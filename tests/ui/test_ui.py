@@ -35,7 +35,7 @@ def test_materialize_all_shows_progress_while_it_runs(page: Any, served: Any) ->
     href = page.locator("a[href*='/runs/']").first.get_attribute("href")
     page.goto(served.url + href)
     page.get_by_text("training: step 2 of 10").first.wait_for()
-    assert page.get_by_text("Started", exact=True).count() >= 1
+    page.get_by_text("Started", exact=True).first.wait_for()
     assert page.get_by_text("training: step 10 of 10").count() == 0
     page.get_by_text("training: step 10 of 10").first.wait_for()
     page.get_by_text("Success", exact=True).first.wait_for()
