@@ -44,7 +44,7 @@ def build_definitions(
         assets = stage_assets(pipeline)
         experiments = experiment_jobs(pipeline, schema or Schema())
     except BridgeError as error:
-        logging.getLogger("dagster_project").error("%s", error)
+        logging.getLogger(__name__).error("%s", error)
         return fallback_definitions(root, error)
     sources = [source_spec(source) for source in all_sources(pipeline).values()]
     everything = dg.define_asset_job(

@@ -54,7 +54,7 @@ def _asset_or_message(pipeline: Pipeline, stage: Stage) -> dg.AssetsDefinition:
         wrong = error
     except (dg.DagsterError, CheckError, TypeError, ValueError, AttributeError, KeyError) as error:
         wrong = wrong_meta(stage, f"meta cannot be used: {' '.join(str(error).split())}")
-    logging.getLogger("dagster_project").error("%s", wrong)
+    logging.getLogger(__name__).error("%s", wrong)
     plain = asset_spec(pipeline, replace(stage, meta={}))
     description = f"**{wrong.what}**\n\nRemedy: {wrong.remedy}. Then reload the code location.\n\n{plain.description}"
 

@@ -48,7 +48,7 @@ def automation_definitions(pipeline: Pipeline, *, job: Job) -> dg.Definitions:
     try:
         settings = read_settings(pipeline)
     except SettingsError as error:
-        logging.getLogger("dagster_project").error("%s", error)
+        logging.getLogger(__name__).error("%s", error)
         return dg.Definitions(assets=[_message(error)])
     sensors: list[dg.SensorDefinition] = []
     root = pipeline.root

@@ -1,5 +1,6 @@
 """Overrides in the launchpad: typed, checked before anything starts, run beside the workspace, applied on demand."""
 
+import fcntl
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -188,6 +189,18 @@ def test_names_that_are_taken_or_unknown_are_refused(versioned: Path) -> None:
         experiments.apply(versioned, name="other", on_line=lambda _: None)
     with pytest.raises(ExperimentError, match="no stage nowhere"):
         run(versioned, name="second", targets=("nowhere",))
+
+
+def test_what_a_killed_experiment_left_is_removed_and_a_living_one_is_not(versioned: Path) -> None:
+    folder = versioned / ".dvc/tmp/dagster"
+    for name in ("dead", "living"):
+        (folder / name / "models").mkdir(parents=True)
+        (folder / f"{name}.lock").touch()
+    with (folder / "living.lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        run(versioned)
+    assert not (folder / "dead").exists() and not (folder / "dead.lock").exists()
+    assert (folder / "living/models").is_dir()
 
 
 def test_without_git_the_message_says_so(reproduced: Path) -> None:
