@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from pydantic import Field, model_validator
 
-from bert_ops.model.encoder import EncoderConfig
 from bert_ops.schema import Section
+
+if TYPE_CHECKING:
+    from bert_ops.model.encoder import EncoderConfig
 
 
 class ModelParams(Section):
@@ -38,4 +40,6 @@ class ModelParams(Section):
 
     def config(self, *, vocab_size: int) -> EncoderConfig:
         """Architecture for a vocabulary."""
+        from bert_ops.model.encoder import EncoderConfig  # brings torch, which a reader of params.yaml does not need
+
         return EncoderConfig(vocab_size=vocab_size, **self.model_dump())

@@ -1,6 +1,8 @@
 """Our own pipeline through the bridge: it loads, and its graph is the one of the design."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import yaml
@@ -36,3 +38,9 @@ def test_paths_of_a_command_are_declared() -> None:
 
 def _covers(declared: str, path: str) -> bool:
     return Path(declared) == Path(path) or Path(path) in Path(declared).parents or Path(declared) in Path(path).parents
+
+
+def test_loading_the_definitions_does_not_load_torch() -> None:
+    """Each of Dagster's processes loads them: torch would cost three seconds in every one."""
+    script = "import sys, dagster_project.definitions; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=False).returncode == 0
