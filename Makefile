@@ -8,6 +8,7 @@ VENV := .venv
 READY := $(VENV)/.installed
 # Stages call `python`: it must be the one of .venv. `make run PORT=…`, `PYTHON=…` and `DAGSTER_HOME=…` override.
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+export VIRTUAL_ENV := $(CURDIR)/$(VENV)
 export DAGSTER_HOME ?= $(CURDIR)/.dagster
 export PYTHONUNBUFFERED := 1
 export DO_NOT_TRACK := 1
@@ -33,10 +34,10 @@ sync: $(READY) $(DAGSTER_HOME)/dagster.yaml ## tell Dagster what ran outside of 
 	  cp dvc.lock $(DAGSTER_HOME)/synced.tmp; python -m dagster_project.dagster_dvc sync; \
 	  mv $(DAGSTER_HOME)/synced.tmp $(DAGSTER_HOME)/synced.lock; fi
 
-ui: $(READY) scm sync ## start the Dagster UI on http://127.0.0.1:3000 (PORT=… for another port)
+ui: $(READY) scm $(DAGSTER_HOME)/dagster.yaml ## start the Dagster UI on http://127.0.0.1:3000 (PORT=… for another port)
 	@echo "The UI opens on http://127.0.0.1:$(PORT) in some seconds; Ctrl-C ends it."
 	@python -m dagster_project.dagster_dvc serve --port $(FILES_PORT) & trap "kill $$!" EXIT; \
-	  dg dev --host 127.0.0.1 --port $(PORT)
+	  dg dev --no-check-yaml --host 127.0.0.1 --port $(PORT)
 
 test: lint type ## lint, types, import directions, all tests
 	@python -m pytest --numprocesses 3 --dist loadfile
