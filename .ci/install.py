@@ -67,7 +67,7 @@ def main(extras: str) -> int:
     pip = [sys.executable, "-m", "pip"]
     got_uv = subprocess.run([*pip, "install", "--quiet", uv_requirement()], check=False).returncode == 0
     if got_uv:
-        # Compiled now, as pip does: where PYTHONDONTWRITEBYTECODE is set, each start of Dagster would compile 3 s of code.
+        # Compiled now, as pip does: with PYTHONDONTWRITEBYTECODE set, each start of Dagster would compile 3 s of code.
         uv = [sys.executable, "-m", "uv", "pip", "install", "--python", sys.executable, "--compile-bytecode"]
         if subprocess.run([*uv, *target], env=uv_environment(pip_settings()), check=False).returncode == 0:
             return 0
