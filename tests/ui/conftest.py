@@ -54,6 +54,9 @@ for step in range(1, params["steps"] + 1):
     if context:
         context.report_custom_message({"step": step, "loss": loss})
     time.sleep(params["seconds"])
+    deadline = time.monotonic() + 120
+    while step == 2 and not os.path.exists("go_on") and time.monotonic() < deadline:
+        time.sleep(0.1)  # until whoever watches has seen that it is under way
 open("loss.csv", "w").write("\\n".join(rows) + "\\n")
 open("model.txt", "w").write(f"{params['steps']} steps\\n")
 failing = [{"expectation": "loss below 0.1", "success": False, "observed": loss}]
@@ -87,7 +90,7 @@ def make_project(root: Path) -> None:
     (root / "dvc.yaml").write_text(DVC_YAML)
     (root / "train.py").write_text(TRAIN_PY)
     (root / "words.txt").write_text("one two\n")
-    (root / "params.yaml").write_text("train:\n  steps: 10  # of training\n  seconds: 0.7\n")
+    (root / "params.yaml").write_text("train:\n  steps: 10  # of training\n  seconds: 0.2\n")
     (root / "definitions.py").write_text(
         "from dagster_project.dagster_dvc import build_definitions\n\ndefs = build_definitions()\n"
     )

@@ -37,6 +37,7 @@ def test_materialize_all_shows_progress_while_it_runs(page: Any, served: Any) ->
     page.get_by_text("training: step 2 of 10").first.wait_for()
     page.get_by_text("Started", exact=True).first.wait_for()
     assert page.get_by_text("training: step 10 of 10").count() == 0
+    (served.root / "go_on").touch()
     page.get_by_text("training: step 10 of 10").first.wait_for()
     page.get_by_text("Success", exact=True).first.wait_for()
     assert "up to date" in served.run("dvc", "status")
@@ -58,7 +59,7 @@ def test_failed_check_shows_what_failed(page: Any, served: Any) -> None:
 
 def test_an_edit_outside_shows_a_stale_badge_until_dvc_repro(page: Any, served: Any) -> None:
     params = served.root / "params.yaml"
-    params.write_text(params.read_text().replace("0.7", "0.05"))
+    params.write_text(params.read_text().replace("0.2", "0.05"))
     page.goto(served.url + GROUP)
     badge = page.get_by_text(re.compile("Unsynced"))
     badge.first.wait_for()
