@@ -15,7 +15,7 @@ import dagster as dg
 
 from .file_server import link
 from .markdown import table
-from .pipeline import Stage
+from .pipeline import Pipeline, Stage
 from .translator import Check, checks_of, flatten, to_key
 from .workspace import asset_key
 
@@ -31,6 +31,11 @@ def read_metrics(root: Path, stage: Stage) -> dict[str, Any]:
         except (OSError, ValueError):
             continue
     return found
+
+
+def all_metrics(root: Path, pipeline: Pipeline) -> dict[str, Any]:
+    """Read the metrics files of all stages; by path."""
+    return {path: content for stage in pipeline.stages for path, content in read_metrics(root, stage).items()}
 
 
 def check_results(root: Path, stage: Stage, metrics: Mapping[str, Any]) -> Iterator[dg.AssetCheckResult]:

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from .errors import ExperimentError
+from .lock_repair import try_lock
 from .pipeline import Pipeline
 
 #: Where the copies and the notes on experiments lie; DVC ignores its own `tmp`, and so does Git.
@@ -27,7 +28,7 @@ def clone(root: Path) -> Iterator[Path]:
     parent.mkdir(parents=True, exist_ok=True)
     for lock in parent.glob("*.lock"):
         with lock.open("a") as file:
-            if _lock(file.fileno()):
+            if try_lock(file.fileno()):
                 shutil.rmtree(lock.with_suffix(""), ignore_errors=True)
                 lock.unlink(missing_ok=True)
     folder = Path(tempfile.mkdtemp(dir=parent))
@@ -45,15 +46,6 @@ def clone(root: Path) -> Iterator[Path]:
         finally:
             shutil.rmtree(folder, ignore_errors=True)
             lock.unlink(missing_ok=True)
-
-
-def _lock(descriptor: int) -> bool:
-    """Take a lock; tell whether nobody else has it."""
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def _share_cache(root: Path, folder: Path) -> None:

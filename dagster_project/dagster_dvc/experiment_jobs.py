@@ -8,7 +8,7 @@ from typing import Any
 import dagster as dg
 
 from . import experiments
-from .checks import read_metrics
+from .checks import all_metrics
 from .config_types import Schema, read_params
 from .errors import BridgeError
 from .markdown import table
@@ -50,7 +50,7 @@ def _experiment_job(schema: Schema, params: Mapping[str, dg.Field], stages: list
     def run_experiment(context: dg.OpExecutionContext, dvc: DvcProject) -> None:
         config = context.op_config
         name = config["name"] or f"dagster-{context.run_id[:8]}"
-        before = {p: c for s in dvc.pipeline().stages for p, c in read_metrics(dvc.folder, s).items()}
+        before = all_metrics(dvc.folder, dvc.pipeline())
         try:
             made = experiments.run(
                 dvc.folder,

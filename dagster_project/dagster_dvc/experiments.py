@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .checks import read_metrics
+from .checks import all_metrics
 from .clone import FOLDER, clone, digest, git, overlay
 from .config_types import Schema, changes, merge, read_params
 from .errors import ExperimentError
@@ -107,7 +107,7 @@ def run(
         revision = git(folder, "rev-parse", reference)
         git(root, "fetch", "--quiet", "--no-tags", str(folder), f"{reference}:{reference}")
         _remember(root, name, started)
-        made = {path: content for s in pipeline.stages for path, content in read_metrics(folder, s).items()}
+        made = all_metrics(folder, pipeline)
     return Experiment(name=name, revision=revision, changed=changed, metrics=made)
 
 

@@ -77,7 +77,7 @@ def running(root: Path, stage: str, *, patience_s: float, on_wait: Callable[[], 
     deadline, told = time.monotonic() + patience_s, False
     descriptor = os.open(folder / f"{stage.replace('/', '%')}.running", os.O_RDWR | os.O_CREAT, 0o666)
     try:
-        while not (free := _try_lock(descriptor)) and time.monotonic() < deadline:
+        while not (free := try_lock(descriptor)) and time.monotonic() < deadline:
             if not told:
                 on_wait()
             told = True
@@ -203,14 +203,15 @@ def _exclusive(path: Path, *, patience_s: float) -> Iterator[bool]:
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     try:
         deadline = time.monotonic() + patience_s
-        while not (free := _try_lock(descriptor)) and time.monotonic() < deadline:
+        while not (free := try_lock(descriptor)) and time.monotonic() < deadline:
             time.sleep(_PAUSE_S)
         yield free
     finally:
         os.close(descriptor)
 
 
-def _try_lock(descriptor: int) -> bool:
+def try_lock(descriptor: int) -> bool:
+    """Take a file lock; tell whether nobody else has it."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -227,7 +228,7 @@ def _marks_of_the_dead(folder: Path) -> Iterator[list[int]]:
             if path.stat().st_size:
                 descriptor = os.open(path, os.O_RDWR)
                 stack.callback(os.close, descriptor)
-                if _try_lock(descriptor):
+                if try_lock(descriptor):
                     found.append(descriptor)
         yield found
 
