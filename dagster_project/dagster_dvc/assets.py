@@ -25,6 +25,7 @@ from .pipes import pipes_environment
 from .resources import DvcProject
 from .runner import UNCHANGED, Outcome, run_stage
 from .translator import asset_spec, check_specs, result_metadata, version_tags
+from .workspace import StageState
 
 #: Run tag that forces stages of a run: "true" for all, or their names, separated by commas.
 FORCE_TAG = "dvc/force"
@@ -101,7 +102,7 @@ def materialize(
     """
     before = _modified(dvc.folder, stage)
     try:
-        outcome = _run(context, stage, dvc, force=force)
+        outcome, state = _run(context, stage, dvc, force=force)
     except BridgeError as error:
         fresh = {path: m for path, m in _modified(dvc.folder, stage).items() if m != before.get(path)}
         metrics = {path: content for path, content in read_metrics(dvc.folder, stage).items() if path in fresh}
@@ -109,20 +110,23 @@ def materialize(
             yield from check_results(dvc.folder, stage, metrics)
         raise dg.Failure(description=str(error), allow_retries=False) from None
     try:
-        yield _result(stage, dvc, outcome)
+        yield _result(stage, dvc, outcome, state or dvc.snapshot(only=stage.name).stages[stage.name])
     except BridgeError as error:
         raise dg.Failure(description=str(error)) from None
 
 
-def _run(context: dg.AssetExecutionContext, stage: Stage, dvc: DvcProject, *, force: bool) -> Outcome:
+def _run(
+    context: dg.AssetExecutionContext, stage: Stage, dvc: DvcProject, *, force: bool
+) -> tuple[Outcome, StageState | None]:
+    """Run a stage if it has to; one that did not has the state that told so."""
     for sentence in mend(dvc.folder):
         context.log.warning(sentence)
-    if not force and not dvc.snapshot(only=stage.name).stages[stage.name].why:
+    if not force and not (state := dvc.snapshot(only=stage.name).stages[stage.name]).why:
         # What `dvc status` finds unchanged, `dvc repro` skips: no need to spend the second that starting it takes.
         context.log.info(f"Stage '{stage.name}' didn't change, skipping")
-        return Outcome(how=UNCHANGED, seconds=0.0)
+        return Outcome(how=UNCHANGED, seconds=0.0), state
     try:
-        return run_stage(
+        outcome = run_stage(
             stage.name,
             root=dvc.folder,
             force=force,
@@ -138,10 +142,11 @@ def _run(context: dg.AssetExecutionContext, stage: Stage, dvc: DvcProject, *, fo
                 context.run_id, context.get_step_execution_context().step.key
             )
         raise
+    return outcome, None
 
 
-def _result(stage: Stage, dvc: DvcProject, outcome: Outcome) -> dg.MaterializeResult[Any]:
-    state, locked = dvc.snapshot(only=stage.name).stages[stage.name], dvc.lock().get(stage.name)
+def _result(stage: Stage, dvc: DvcProject, outcome: Outcome, state: StageState) -> dg.MaterializeResult[Any]:
+    locked = dvc.lock().get(stage.name)
     metrics = read_metrics(dvc.folder, stage)
     metadata = result_metadata(dvc.folder, stage, locked, metrics, how=outcome.how) | explanation(stage, state)
     if outcome.how != UNCHANGED:
