@@ -1,0 +1,187 @@
+"""Near-duplicates: pairs of texts whose character n-grams are nearly the same, in memory bounded by numbers, not texts.
+
+MinHash with banding (Broder 1997; Leskovec, Rajaraman & Ullman, "Mining of Massive Datasets", section 3.4): equal bands
+of two signatures make a candidate, and the Jaccard similarity of a candidate is then computed exactly, so that
+no pair is removed by chance. The signatures are rensa's. Its index holds everything in memory (over a gigabyte for two
+million texts), so the bands stand in files here and are joined by sorting, one band at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from rensa import RMinHash
+
+from bert_ops.corpus.keys import U64, Keys, mixed
+from bert_ops.corpus.params import NearDuplicateParams
+from bert_ops.errors import InputError
+
+_SEED = 1
+_PLACE_BITS = np.uint64(32)
+
+
+class KeyReader(Protocol):
+    """Gives the key of a row again."""
+
+    def __call__(self, row: int) -> str:
+        """Return the key of a row."""
+
+
+@dataclass(frozen=True)
+class Bands:
+    """How a signature is cut: ``count`` bands of ``rows`` values each."""
+
+    count: int
+    rows: int
+
+    def recall(self, similarity: float) -> float:
+        """Probability that a pair of this similarity becomes a candidate: 1 - (1 - s^r)^b."""
+        return float(1.0 - (1.0 - similarity**self.rows) ** self.count)
+
+
+def plan_bands(params: NearDuplicateParams) -> Bands:
+    """Choose the longest bands that find a pair at the threshold with the recall asked for; longer ones cost less.
+
+    Raises:
+        InputError: even bands of one value do not reach it.
+
+    """
+    for rows in range(params.permutations, 0, -1):
+        bands = Bands(params.permutations // rows, rows)
+        if bands.recall(params.threshold) >= params.recall:
+            return bands
+    raise InputError(
+        f"`ingest.near_duplicates.recall` is {params.recall}: {params.permutations} permutations do not reach it at a "
+        f"threshold of {params.threshold}",
+        remedy="raise `permutations` or `threshold`, or lower `recall`",
+    )
+
+
+def band_hashes(keys: Keys, *, ngram: int, bands: Bands) -> U64:
+    """Return the bands of N keys, (N, bands.count) uint64; equal bands are equal numbers."""
+    hashes, ends = keys.ngrams(ngram)
+    permutations = bands.count * bands.rows
+    digests = RMinHash.digest_matrix_from_flat_token_hashes(hashes, ends.astype(np.uint64), permutations, _SEED)
+    signatures = np.asarray(digests.to_rows(), np.uint64).reshape(len(ends) - 1, bands.count, bands.rows)
+    folded = np.zeros(signatures.shape[:2], np.uint64)
+    for row in range(bands.rows):
+        folded ^= signatures[:, :, row]
+        mixed(folded)
+    return folded
+
+
+class BandFiles:
+    """A file a band in a folder; rows are appended in their order."""
+
+    def __init__(self, folder: Path, bands: Bands) -> None:
+        self.paths = [folder / f"band-{number:03d}.bin" for number in range(bands.count)]
+        self._open = ExitStack()
+        self._files = [self._open.enter_context(path.open("wb")) for path in self.paths]
+
+    def append(self, hashes: U64) -> None:
+        """Add the bands of some rows, (N, count)."""
+        for number, file in enumerate(self._files):
+            file.write(np.ascontiguousarray(hashes[:, number]).tobytes())
+
+    def columns(self) -> Iterator[U64]:
+        """Yield the hashes of all rows, (rows,), a band at a time."""
+        self._open.close()
+        for path in self.paths:
+            yield np.fromfile(path, np.uint64)
+
+
+def candidates(hashes: U64, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Pairs of rows with equal hashes: each with the first of its bucket and with the one before it.
+
+    All pairs of a bucket would be quadratic in the copies of one text; what these two miss, other bands find.
+
+    Args:
+        hashes: a band, (all rows,).
+        rows: the rows to consider, the ones to keep first.
+
+    Returns:
+        (P, 2): positions in ``rows``, the first smaller than the second.
+
+    """
+    values = hashes[rows]
+    order = np.argsort(values, kind="stable")
+    same = np.concatenate([[False], values[order][1:] == values[order][:-1]])
+    members = np.flatnonzero(same)
+    if not len(members):
+        return np.empty((0, 2), np.int64)
+    firsts = np.maximum.accumulate(np.where(same, 0, np.arange(len(order))))
+    first, before, member = order[firsts[members]], order[members - 1], order[members]
+    pairs = np.concatenate([np.stack([first, member], 1), np.stack([before, member], 1)]).astype(np.int64)
+    packed = np.unique((pairs[:, 0].astype(np.uint64) << _PLACE_BITS) | pairs[:, 1].astype(np.uint64))
+    return np.stack([packed >> _PLACE_BITS, packed & np.uint64(0xFFFFFFFF)], 1).astype(np.int64)
+
+
+def jaccard(one: U64, other: U64) -> float:
+    """Jaccard similarity of two sets of n-grams, each given as sorted distinct hashes."""
+    common = len(np.intersect1d(one, other, assume_unique=True))
+    union = len(one) + len(other) - common
+    return common / union if union else 1.0
+
+
+@dataclass(frozen=True)
+class NearPair:
+    """Two rows that are near-duplicates; ``first`` comes before ``second`` in the order of preference."""
+
+    first: int
+    second: int
+    similarity: float
+
+
+def near_pairs(
+    files: BandFiles, rows: NDArray[np.int64], *, key_of: KeyReader, params: NearDuplicateParams, removable: NDArray[np.uint64]
+) -> tuple[dict[int, NearPair], list[NearPair]]:
+    """Find which rows to remove as near-duplicates of others.
+
+    A row goes if it is near one that stays and says nothing that that one does not: it has no label, or the same. Rows
+    are taken in the order of ``rows``, so the result does not depend on the order of the bands' values.
+
+    Args:
+        files: the bands.
+        rows: rows of distinct keys, the ones to keep first.
+        key_of: reads a key again.
+        params: n-gram and threshold.
+        removable: for each of all rows, 0 without a label, else a number that stands for its task and label.
+
+    Returns:
+        The pair by which each removed row was removed, and the pairs near each other of which both stay.
+
+    """
+    removed: dict[int, NearPair] = {}
+    beside: dict[tuple[int, int], NearPair] = {}
+    seen_far: set[tuple[int, int]] = set()
+    for hashes in files.columns():
+        cached, grams = -1, np.empty(0, np.uint64)
+        for a, b in candidates(hashes, rows).tolist():
+            first, second = int(rows[a]), int(rows[b])
+            if first in removed or second in removed or (first, second) in beside or (first, second) in seen_far:
+                continue
+            if cached != first:
+                cached, grams = first, _grams(key_of(first), params.ngram)
+            similarity = jaccard(grams, _grams(key_of(second), params.ngram))
+            if similarity < params.threshold:
+                seen_far.add((first, second))
+                continue
+            pair = NearPair(first, second, similarity)
+            if removable[second] in (0, removable[first]):
+                removed[second] = pair
+            else:
+                beside[first, second] = pair
+    # A pair of which one was removed by another, later band binds nothing any more.
+    stay = [pair for pair in beside.values() if pair.first not in removed and pair.second not in removed]
+    return removed, stay
+
+
+def _grams(key: str, n: int) -> U64:
+    hashes, _ = Keys.of([key]).ngrams(n)
+    return np.unique(hashes)
