@@ -51,11 +51,15 @@ class Rejection:
 
 
 class Unfit(Exception):
-    """A row fails a check; ``reason`` is one of the names that the module that raises it declares in ``REASONS``."""
+    """A row fails a check; ``reason`` is one of the names that the module that raises it declares in ``REASONS``.
+
+    ``step`` is the cleaning step that refused the row; the cleaner sets it.
+    """
 
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(reason)
         self.reason, self.detail = reason, detail
+        self.step = "fields"
 
 
 @dataclass(slots=True)
