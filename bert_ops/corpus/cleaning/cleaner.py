@@ -1,0 +1,144 @@
+"""All steps of cleaning in their order, run on one text after another, and counted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+
+from bert_ops.corpus.cleaning import alignment, length
+from bert_ops.corpus.cleaning.characters import characters_step
+from bert_ops.corpus.cleaning.counts import (
+    EXAMPLES,
+    Kind,
+    StepCount,
+    StepExample,
+    changed_example,
+    rejected_example,
+)
+from bert_ops.corpus.cleaning.lines import lines_step
+from bert_ops.corpus.cleaning.normalization import unicode_step
+from bert_ops.corpus.cleaning.params import CleaningParams
+from bert_ops.corpus.records import Draft, Unfit
+
+#: Edits a draft in place, or raises Unfit.
+Step = Callable[[Draft], None]
+#: (name, kind, what builds the step from the parameters; None if they switch it off).
+Entry = tuple[str, Kind, Callable[[CleaningParams], Step | None]]
+
+#: Every step, in the order in which they run. A new step is a function and a line here.
+STEPS: tuple[Entry, ...] = (
+    ("intake", "filter", lambda p: length.intake_step(max_characters=p.intake.max_characters)),
+    ("characters", "edit", lambda _: characters_step()),
+    ("unicode", "edit", lambda p: unicode_step(form=p.normalization)),
+    ("lines", "edit", lambda _: lines_step()),
+    (
+        "length",
+        "filter",
+        lambda p: length.length_step(min_characters=p.length.min_characters, max_characters=p.length.max_characters),
+    ),
+)
+
+#: Why a step rejects a text, and what that means, in the words of the report.
+REASONS: dict[str, str] = {**length.REASONS, **alignment.REASONS}
+
+
+@dataclass(slots=True)
+class _Running:
+    """A step at work."""
+
+    name: str
+    kind: Kind
+    step: Step
+    rows_in: int = 0
+    rows_out: int = 0
+    changed: int = 0
+    rejected: int = 0
+    characters_in: int = 0
+    characters_out: int = 0
+
+
+class Cleaner:
+    """Runs the steps that the parameters switch on.
+
+    Args:
+        params: section ``ingest.clean``.
+
+    Raises:
+        InputError: a parameter cannot be used on this machine (a dictionary or model that is not installed).
+
+    """
+
+    def __init__(self, params: CleaningParams) -> None:
+        built = ((name, kind, build(params)) for name, kind, build in STEPS)
+        self._steps = [_Running(name, kind, step) for name, kind, step in built if step is not None]
+        self._examples: dict[tuple[str, str | None], list[StepExample]] = {}
+
+    def clean(self, draft: Draft) -> None:
+        """Clean a draft in place.
+
+        Raises:
+            Unfit: a step rejects it; the reason is one of ``REASONS``.
+
+        """
+        for running in self._steps:
+            before = draft.text
+            running.rows_in += 1
+            running.characters_in += len(before)
+            try:
+                running.step(draft)
+            except Unfit as unfit:
+                assert unfit.reason in REASONS, unfit.reason
+                running.rejected += 1
+                alike = self._examples.setdefault((running.name, unfit.reason), [])
+                if len(alike) < EXAMPLES:
+                    alike.append(rejected_example(running.name, before, reason=unfit.reason, detail=unfit.detail))
+                raise
+            after = draft.text
+            running.rows_out += 1
+            running.characters_out += len(after)
+            if after is not before and after != before:
+                running.changed += 1
+                alike = self._examples.setdefault((running.name, None), [])
+                if len(alike) < EXAMPLES:
+                    alike.append(changed_example(running.name, before, after))
+
+    def counts(self) -> list[StepCount]:
+        """Counts of each step so far, in the order of the steps; rows in = rows out + rejected is asserted."""
+        counts = [
+            StepCount(
+                step.name,
+                step.kind,
+                step.rows_in,
+                step.rows_out,
+                step.changed,
+                step.rejected,
+                step.characters_in,
+                step.characters_out,
+            )
+            for step in self._steps
+        ]
+        for first, second in pairwise(counts):
+            assert first.rows_out == second.rows_in, (first, second)
+            assert first.characters_out == second.characters_in, (first, second)
+        return counts
+
+    def examples(self) -> list[StepExample]:
+        """The first texts that each step changed, and the first that it rejected for each reason, by step."""
+        order = {step.name: number for number, step in enumerate(self._steps)}
+        keys = sorted(self._examples, key=lambda key: (order[key[0]], key[1] or ""))
+        return [example for key in keys for example in self._examples[key]]
+
+    def take(self) -> tuple[list[StepCount], list[StepExample]]:
+        """Return counts and examples since the last call, and begin anew.
+
+        A worker process hands them over with each batch; merged in the order of the batches
+        (:func:`~bert_ops.corpus.cleaning.counts.merge`, ``merge_examples``) they do not depend on
+        the number of workers.
+        """
+        taken = self.counts(), self.examples()
+        for step in self._steps:
+            step.rows_in = step.rows_out = step.changed = step.rejected = 0
+            step.characters_in = step.characters_out = 0
+        self._examples = {}
+        return taken

@@ -1,0 +1,61 @@
+"""Step ``unicode``: a Unicode normalisation form, and the place in it of each character of the original.
+
+Source: Unicode Standard Annex 15, "Unicode Normalization Forms" (boundaries of composition).
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Callable
+from functools import cache
+from typing import Literal
+
+from bert_ops.corpus.cleaning.alignment import is_anchored, substitute
+from bert_ops.corpus.cleaning.characters import character_class
+from bert_ops.corpus.records import Draft
+
+Form = Literal["NFC", "NFKC"]
+
+#: Characters without a combining class that still compose with the one before them ("NFC_Quick_Check = Maybe").
+COMPOSING_STARTERS = frozenset(
+    map(
+        chr,
+        [
+            *(0x09BE, 0x09D7, 0x0B3E, 0x0B56, 0x0B57, 0x0BBE, 0x0BD7, 0x0CC2, 0x0CD5, 0x0CD6, 0x0D3E, 0x0D57, 0x0DCF),
+            *(0x0DDF, 0x102E, 0x1B35, 0x11127, 0x1133E, 0x11357, 0x114B0, 0x114BA, 0x114BD, 0x115AF, 0x11930),
+            *range(0x1161, 0x1176),
+            *range(0x11A8, 0x11C3),
+        ],
+    )
+)
+
+
+def unicode_step(*, form: Form) -> Callable[[Draft], None]:
+    """Return the step that brings a text to a normalisation form."""
+
+    def normalize(draft: Draft) -> None:
+        text = draft.text
+        if text.isascii() or (normalised := unicodedata.normalize(form, text)) == text:
+            return
+        if is_anchored(draft):
+            substitute(draft, _segments(form), lambda match: unicodedata.normalize(form, match.group()))
+            assert draft.text == normalised
+        else:
+            draft.text = normalised
+
+    return normalize
+
+
+@cache
+def _segments(form: Form) -> re.Pattern[str]:
+    """Compile the pieces of a text that may change, each of which normalises independently of what is around it."""
+    changing = character_class(lambda character: unicodedata.normalize(form, character) != character).pattern
+    following = character_class(lambda character: not _begins_segment(character, form)).pattern
+    return re.compile(f"{changing}{following}*+|.{following}++", re.DOTALL)
+
+
+def _begins_segment(character: str, form: Form) -> bool:
+    """Say whether no character before this one can change what it normalises to."""
+    first = unicodedata.normalize("NFKD" if form == "NFKC" else "NFD", character)[0]
+    return unicodedata.combining(first) == 0 and first not in COMPOSING_STARTERS
