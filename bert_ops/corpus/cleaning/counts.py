@@ -103,7 +103,7 @@ def _sum(first: StepCount, second: StepCount) -> StepCount:
 
 
 def merge_examples(examples: Iterable[Sequence[StepExample]]) -> list[StepExample]:
-    """Keep the first examples of each step and outcome: if given in the order of the texts, the same for any workers."""
+    """Keep the first examples of each step and outcome; given in the order of the texts, the same for any workers."""
     kept: dict[tuple[str, str | None], list[StepExample]] = {}
     for example in (example for of_one in examples for example in of_one):
         alike = kept.setdefault((example.step, example.reason), [])
