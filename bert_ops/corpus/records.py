@@ -71,6 +71,7 @@ class Draft:
         spans: labelled spans, sorted and without overlap.
         word_starts: positions at which a word begins by a given segmentation, ascending, or None if none was given.
         breaks: positions at which a sentence ends whatever its punctuation.
+        language: ISO 639-1 code of the language that was identified, or None.
 
     """
 
@@ -78,6 +79,7 @@ class Draft:
     spans: list[Span] = field(default_factory=list)
     word_starts: list[int] | None = None
     breaks: tuple[int, ...] = ()
+    language: str | None = None
 
 
 def excerpt(text: object) -> str:

@@ -89,6 +89,7 @@ class Cleaner:
                 running.step(draft)
             except Unfit as unfit:
                 assert unfit.reason in REASONS, unfit.reason
+                unfit.step = running.name
                 running.rejected += 1
                 alike = self._examples.setdefault((running.name, unfit.reason), [])
                 if len(alike) < EXAMPLES:
