@@ -1,0 +1,93 @@
+"""How a data card says figures, whether in Markdown or in HTML."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from bert_ops.corpus.split import SPLITS
+
+#: What no count shows; stated on every card.
+LIMITS = (
+    "Language, encoding and near-duplicates are found by rules and hashes: all three err on short texts.",
+    "Near-duplicates are looked for by their character n-grams; a paraphrase or a translation is none.",
+    "Labels are those of the sources. Equal texts with contradicting labels are set aside; other errors are not found.",
+    "Personal data is masked only if `ingest.clean` says so, and only in the forms that it names.",
+    "A source without a declared licence may not be free to use: ask whoever it comes from.",
+)
+
+
+def number(value: float | None) -> str:
+    """A figure with separators; a missing one is a dash."""
+    if value is None:
+        return "–"
+    return f"{value:,}" if isinstance(value, int) else f"{value:,.4g}" if abs(value) < 1e4 else f"{value:,.0f}"
+
+
+def percent(share: float) -> str:
+    """A share in percent, with as many digits as tell it from 0% and 100%."""
+    return f"{share:.2%}" if 0 < share < 0.0995 or 0.995 < share < 1 else f"{share:.0%}"
+
+
+def encodings(source: Mapping[str, Any]) -> str:
+    """Encodings of a source's files, with the lowest confidence of those that were detected."""
+    found: dict[str, list[float]] = {}
+    for file in source.get("files") or []:
+        if file.get("encoding"):
+            confidence = file.get("confidence")
+            found.setdefault(file["encoding"], []).extend([] if confidence is None else [float(confidence)])
+    return ", ".join(
+        name + (f" (confidence {min(values):.2f})" if values and min(values) < 1 else "")
+        for name, values in sorted(found.items())
+    )
+
+
+def removals(facts: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Steps from rows read to documents kept, with name, rows_in, removed, changed and rows_out.
+
+    What no step accounts for is a row of its own: nothing disappears between two lines.
+    """
+    metrics = facts["metrics"]
+    left = int(metrics["read"])
+    rows = []
+    for step in facts.get("steps") or []:
+        rows += _gap(left, int(step["rows_in"]))
+        left = int(step["rows_in"]) - int(step["rejected"])
+        rows.append(_row(step["name"], int(step["rows_in"]), left, int(step.get("changed") or 0)))
+    return rows + _gap(left, int(metrics["documents"]))
+
+
+def _gap(left: int, expected: int) -> list[dict[str, Any]]:
+    return [_row("between the steps", left, expected, 0)] if left != expected else []
+
+
+def _row(name: str, rows_in: int, rows_out: int, changed: int) -> dict[str, Any]:
+    return {"name": name, "rows_in": rows_in, "removed": rows_in - rows_out, "changed": changed, "rows_out": rows_out}
+
+
+def splits_of(profile: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """Splits of a profile in their usual order."""
+    return by_split(profile["splits"])
+
+
+def by_split(values: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """Entries by split, training first."""
+    names = [*(split for split in SPLITS if split in values), *sorted(set(values) - set(SPLITS))]
+    return [(name, values[name]) for name in names]
+
+
+def visible(text: str) -> Iterable[tuple[str, bool]]:
+    """Cut a text into runs of (text, shown as it is); characters that show nothing come as their code point."""
+    run: list[str] = []
+    for character in text:
+        hidden = character != " " and (unicodedata.category(character)[0] in "CZ" or character == "\ufffd")
+        if not hidden:
+            run.append(character)
+            continue
+        if run:
+            yield "".join(run), True
+            run = []
+        yield f"U+{ord(character):04X}", False
+    if run:
+        yield "".join(run), True
