@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from bert_ops.corpus.card_page import card_page
-from bert_ops.corpus.card_words import LIMITS, by_split, encodings, number, percent, removals, splits_of
+from bert_ops.corpus.card_words import LIMITS, by_split, encodings, number, percent, removals, splits_of, usage
 from bert_ops.io import write_text
 
 Facts = Mapping[str, Any]
@@ -62,9 +62,9 @@ def card_markdown(facts: Facts, *, page: str) -> str:
         _table(["file", "what it holds"], [[f"`{name}`", what] for name, what in _FILES]),
         "## Sources\n",
         _table(
-            ["source", "kind", "files", "encoding", "rows read", "documents", "weight", "caps", "licence"],
+            ["source", "kind", "files", "encoding", "rows read", "documents", "used", "licence"],
             [_source_row(source, metrics) for source in sources],
-            right=(2, 4, 5, 6),
+            right=(2, 4, 5),
         ),
         *_snapshots(sources),
         "## From rows to documents\n",
@@ -103,8 +103,6 @@ def card_markdown(facts: Facts, *, page: str) -> str:
 
 
 def _source_row(source: Facts, metrics: Facts) -> list[str]:
-    caps = [f"{number(source[key])} {what}" for key, what in _CAPS if source.get(key) is not None]
-    weight = source.get("weight")
     return [
         f"`{_cell(source['name'])}`",
         _cell(source.get("kind", "")),
@@ -112,13 +110,9 @@ def _source_row(source: Facts, metrics: Facts) -> list[str]:
         _cell(encodings(source)),
         number(source.get("rows")),
         number((metrics.get("by_source") or {}).get(source["name"], 0)),
-        "1" if weight is None else f"{weight:g}",
-        _cell(", ".join(caps)),
+        _cell("; ".join(usage(source))),
         _cell(source.get("licence") or "not declared"),
     ]
-
-
-_CAPS = (("max_documents", "documents"), ("max_characters", "characters"))
 
 
 def _snapshots(sources: Sequence[Facts]) -> list[str]:

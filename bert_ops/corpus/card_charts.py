@@ -47,25 +47,25 @@ def histogram(lengths: Mapping[str, Any], *, label: str, small: bool = False) ->
     edges, counts = lengths["edges"], lengths["counts"]
     if not any(counts):
         return '<p class="soft">There are no documents.</p>'
-    height = 170 if small else _HEIGHT
+    height, left = (250, 104) if small else (_HEIGHT, _LEFT)
     first = next(i for i, count in enumerate(counts) if count)
     last = max(i for i, count in enumerate(counts) if count)
-    width = (_WIDTH - _LEFT - _RIGHT) / (last - first + 1)
+    width = (_WIDTH - left - _RIGHT) / (last - first + 1)
     tallest, floor = max(counts), height - _BOTTOM
     top = _ceiling(tallest)
     parts = [
-        f'<svg class="hist" viewBox="0 0 {_WIDTH} {height}" role="img" aria-label="{escape(label)}" '
-        'style="width:100%;height:auto">'
+        f'<svg class="hist{" small" if small else ""}" viewBox="0 0 {_WIDTH} {height}" role="img" '
+        f'aria-label="{escape(label)}" style="width:100%;height:auto">'
     ]
     for tick in (0, top // 2, top) if top > 1 else (0, top):
         y = floor - (floor - _TOP) * tick / top
         parts.append(
-            f'<line x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}" stroke="var(--line)"/>'
-            f'<text x="{_LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{number(tick)}</text>'
+            f'<line x1="{left}" x2="{_WIDTH - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}" stroke="var(--line)"/>'
+            f'<text x="{left - 8}" y="{y + 4:.1f}" text-anchor="end">{number(tick)}</text>'
         )
-    shown_until = float(_LEFT) - 40
+    shown_until = float(left) - 40
     for index in range(first, last + 1):
-        x = _LEFT + (index - first) * width
+        x = left + (index - first) * width
         tall = (floor - _TOP) * counts[index] / top
         upper = edges[index + 1] - 1
         span = number(edges[index]) if upper == edges[index] else f"{number(edges[index])} to {number(upper)}"
@@ -74,10 +74,17 @@ def histogram(lengths: Mapping[str, Any], *, label: str, small: bool = False) ->
             f'fill="var(--link)"><title>{span} characters: {number(counts[index])} documents</title></rect>'
         )
         # Round edges only, and none that would touch the one before it.
-        if str(edges[index]).strip("0") in {"1", "2", "5"} and x - shown_until > (110 if small else 62):
-            parts.append(f'<text x="{x:.1f}" y="{floor + 22}" text-anchor="middle">{number(edges[index])}</text>')
+        edge = _round(edges[index])
+        if edge is not None and x - shown_until > (110 if small else 62):
+            parts.append(f'<text x="{x:.1f}" y="{floor + 24}" text-anchor="middle">{number(edge)}</text>')
             shown_until = x
     return "".join(parts) + "</svg>\n"
+
+
+def _round(edge: int) -> int | None:
+    """Return 1, 2 or 5 times a power of ten if an edge is within 1% of it."""
+    near = int(float(f"{edge:.0e}"))
+    return near if str(near)[:1] in "125" and abs(edge - near) <= near / 100 else None
 
 
 def _ceiling(value: int) -> int:
@@ -91,20 +98,20 @@ def _ceiling(value: int) -> int:
 
 
 def class_bars(profiles: Mapping[str, Mapping[str, Any]]) -> str:
-    """Draw the classes of characters of each source as one stacked bar, and name them below."""
+    """Draw the classes of characters of each source as one stacked bar, with the shares below it."""
     present = [name for name in _HUES if any(facts["classes"].get(name) for facts in profiles.values())]
-    rows = []
+    key = "".join(f'<li><span class="key" style="background:{_HUES[name]}"></span>{name}</li>' for name in present)
+    parts = [f'<ul class="tokens">{key}</ul>']
     for source, facts in profiles.items():
-        total = max(facts["characters"], 1)
-        shares = {name: facts["classes"].get(name, 0) / total for name in present}
+        shares = {name: facts["classes"].get(name, 0) / max(facts["characters"], 1) for name in present}
+        shares = {name: share for name, share in shares.items() if share}
         bar = "".join(
             f'<i style="width:{100 * share:.3f}%;background:{_HUES[name]}" title="{name} {percent(share)}"></i>'
             for name, share in shares.items()
-            if share
         )
-        label = ", ".join(f"{name} {percent(share)}" for name, share in shares.items() if share)
-        cells = [percent(share) if share else "0" for share in shares.values()]
-        rows.append([escape(source), f'<div class="stack" role="img" aria-label="{label}">{bar}</div>', *cells])
-    headers = ["source", '<span style="display:inline-block;min-width:10rem"></span>']
-    headers += [f'<span class="key" style="background:{_HUES[name]}"></span>{name}' for name in present]
-    return table(headers, rows, numeric=range(2, len(headers)))
+        said = ", ".join(f"{name} {percent(share)}" for name, share in shares.items())
+        parts.append(
+            f'<figure><figcaption><strong>{escape(source)}</strong></figcaption><div class="stack">{bar}</div>'
+            f'<p class="soft said">{said}</p></figure>'
+        )
+    return "".join(parts) + "\n"

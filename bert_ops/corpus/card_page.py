@@ -7,7 +7,7 @@ from html import escape
 from typing import Any
 
 from bert_ops.corpus.card_charts import class_bars, funnel, histogram
-from bert_ops.corpus.card_words import LIMITS, by_split, encodings, number, percent, removals, splits_of, visible
+from bert_ops.corpus.card_words import LIMITS, by_split, encodings, number, percent, removals, splits_of, usage, visible
 from bert_ops.page import cards, page, table
 
 Facts = Mapping[str, Any]
@@ -27,9 +27,12 @@ _STYLE = """<style>
 details { margin:.5rem 0; border:1px solid var(--line); border-radius:.4rem; padding:.4rem .8rem }
 summary { cursor:pointer; font-weight:600 } summary small { font-weight:400; color:var(--soft) }
 .pair { margin:.6rem 0; padding-left:.8rem; border-left:3px solid var(--line) } .pair p { margin:.15rem 0 }
-.hist text { font-size:12px; fill:var(--soft) } .multiples { display:grid; gap:1rem;
+.hist text { font-size:12px; fill:var(--soft) } .hist.small text { font-size:26px } .said { font-size:.88rem;
+  margin:.2rem 0 .8rem } .multiples { display:grid; gap:1rem;
   grid-template-columns:repeat(auto-fit,minmax(17rem,1fr)) } figure { margin:0 } figcaption { font-size:.92rem }
-@media (max-width:40rem) { .hist text { font-size:21px } h1 { font-size:1.4rem } body { padding:1.2rem .8rem 3rem } }
+@media (max-width:40rem) { .hist text, .hist.small text { font-size:21px } h1 { font-size:1.4rem }
+  body { padding:1.2rem .8rem 3rem } .bar { min-width:4rem } .cards { grid-template-columns:repeat(2,1fr) }
+  .card { padding:.5rem .7rem } .card b { font-size:1.15rem } th,td { padding:.35rem .4rem } }
 @media print { details { break-inside:avoid } .card, .bar, .stack, i, .key { print-color-adjust:exact } }
 </style>
 """
@@ -58,7 +61,7 @@ def card_page(facts: Facts) -> str:
             "<h2>Classes of characters</h2>",
             f'<p class="soft">{number(whole["characters"])} characters, {number(whole["distinct_characters"])} '
             "different ones.</p>",
-            _wide(class_bars({"all sources": whole, **profile["sources"]})),
+            class_bars({"all sources": whole, **profile["sources"]}),
             "<h2>Most frequent tokens</h2>",
             _tokens(whole),
             "<h2>Examples</h2>",
@@ -105,26 +108,23 @@ def _sources(facts: Facts) -> str:
     rows, notes = [], []
     for source in facts.get("sources") or []:
         files = source.get("files") or []
-        caps = [source.get("max_documents"), source.get("max_characters")]
         size = sum(int(file.get("bytes") or 0) for file in files)
-        weight = source.get("weight")
+        name, licence = escape(str(source["name"])), source.get("licence")
         rows.append(
             [
-                f"<strong>{escape(str(source['name']))}</strong>"
-                f'<br><span class="soft">{escape(str(source.get("kind", "")))}</span>',
+                f'<strong>{name}</strong><br><span class="soft">{escape(str(source.get("kind", "")))}</span>',
                 f"{number(len(files))} ({_size(size)})" if files else "–",
                 escape(encodings(source)) or "–",
                 number(source.get("rows")),
                 number(by_source.get(source["name"], 0)),
-                "1" if weight is None else f"{weight:g}",
-                " / ".join(number(cap) for cap in caps) if any(cap is not None for cap in caps) else "–",
-                escape(str(source.get("licence") or "not declared")),
+                escape("; ".join(usage(source))) or "–",
+                escape(str(licence)) if licence else '<span class="soft">not declared</span>',
             ]
         )
         if source.get("query"):
             notes.append(
-                f"<p><strong>{escape(str(source['name']))}</strong>: <code>{escape(' '.join(source['query'].split()))}"
-                f"</code> gave {number(source.get('row_count'))} rows"
+                f"<p><strong>{name}</strong>: <code>{escape(' '.join(source['query'].split()))}</code> gave "
+                f"{number(source.get('row_count'))} rows"
                 + (
                     f", SHA-256 <code>{escape(source['content_hash'][:16])}…</code>"
                     if source.get("content_hash")
@@ -132,8 +132,8 @@ def _sources(facts: Facts) -> str:
                 )
                 + "</p>"
             )
-    headers = ["source", "files", "encoding", "rows read", "documents", "weight", "at most documents / characters"]
-    return _wide(table([*headers, "licence"], rows, numeric=[1, 3, 4, 5, 6])) + "".join(notes)
+    headers = ["source", "files", "encoding", "rows read", "documents", "used", "licence"]
+    return _wide(table(headers, rows, numeric=[1, 3, 4])) + "".join(notes)
 
 
 def _size(size: int) -> str:

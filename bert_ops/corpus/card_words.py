@@ -27,6 +27,8 @@ def number(value: float | None) -> str:
 
 def percent(share: float) -> str:
     """A share in percent, with as many digits as tell it from 0% and 100%."""
+    if 0 < share < 0.00005:
+        return "< 0.01%"
     return f"{share:.2%}" if 0 < share < 0.0995 or 0.995 < share < 1 else f"{share:.0%}"
 
 
@@ -41,6 +43,13 @@ def encodings(source: Mapping[str, Any]) -> str:
         name + (f" (confidence {min(values):.2f})" if values and min(values) < 1 else "")
         for name, values in sorted(found.items())
     )
+
+
+def usage(source: Mapping[str, Any]) -> list[str]:
+    """Say the weight and the caps of a source, where it has some."""
+    said = [] if source.get("weight") is None else [f"weight {source['weight']:g}"]
+    caps = (("max_documents", "documents"), ("max_characters", "characters"))
+    return said + [f"at most {number(source[key])} {what}" for key, what in caps if source.get(key) is not None]
 
 
 def removals(facts: Mapping[str, Any]) -> list[dict[str, Any]]:
