@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -20,6 +20,14 @@ class TokenizerParams(Section):
     lowercase: bool = Field(description="fold case before splitting; Chinese is unaffected")
     strip_accents: bool = Field(description="drop combining marks (é becomes e)")
     special_tokens: list[str] = Field(description="[PAD] [UNK] [CLS] [SEP] [MASK] first, then your own")
+    user_tokens: list[str] = Field(
+        description="texts that are one token wherever they stand, as they are written (case and accents included)"
+    )
+    vocabulary: str | None = Field(
+        default=None,
+        description="path of a vocab.txt to adapt: its pieces keep their ids, pieces of the corpus are appended; "
+        "without it a vocabulary is trained",
+    )
 
     @model_validator(mode="after")
     def _special_tokens_are_complete(self) -> Self:
@@ -28,10 +36,22 @@ class TokenizerParams(Section):
             raise ValueError(f"special_tokens is {self.special_tokens}; it must begin with {required}")
         if len(set(self.special_tokens)) != len(self.special_tokens):
             raise ValueError(f"special_tokens is {self.special_tokens}; each may stand there once")
-        if self.vocab_size <= len(self.special_tokens):
-            raise ValueError(
-                f"vocab_size is {self.vocab_size}; it must exceed the {len(self.special_tokens)} special tokens"
-            )
+        count = len(self.special_tokens) + len(self.user_tokens)
+        if self.vocab_size <= count:
+            raise ValueError(f"vocab_size is {self.vocab_size}; it must exceed the {count} special and user tokens")
+        return self
+
+    @model_validator(mode="after")
+    def _tokens_can_be_found(self) -> Self:
+        for key, tokens in (("special_tokens", self.special_tokens), ("user_tokens", self.user_tokens)):
+            for token in tokens:
+                if token != token.strip() or not token.isprintable() or not token or token.startswith("##"):
+                    raise ValueError(
+                        f"{key} has {token!r}; allowed: visible characters, no space at its ends, no ## at its start"
+                    )
+        repeated = [t for t in self.user_tokens if t in self.special_tokens or self.user_tokens.count(t) > 1]
+        if repeated:
+            raise ValueError(f"user_tokens has {repeated[0]!r} twice, or it is a special token; each may stand once")
         return self
 
 
@@ -40,3 +60,7 @@ class TokenizeParams(Section):
 
     shard_tokens: int = Field(ge=1_000, description="tokens after which a shard ends; a sentence is never cut")
     batch_sentences: int = Field(ge=1, description="sentences encoded at a time; bounds memory")
+    segmentation: Literal["jieba", "none"] = Field(
+        description="where Chinese words begin, for masking whole words: jieba's words, or every character by itself; "
+        "a segmentation that the source gives wins"
+    )

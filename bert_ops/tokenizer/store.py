@@ -2,19 +2,23 @@
 
 Files, for each split that has sentences::
 
-    manifest.json            counts, dtype, vocabulary size and hash, sha256 and tokens of each shard
-    train-00000.bin          ids of whole sentences, one after the other, without special tokens (uint16 or uint32)
-    train.sentences.npy      int64, S + 1: where sentence s begins, counted over all shards of the split
-    train.documents.npy      int64, N + 1: the first sentence of document n
+    manifest.json             counts, dtype, vocabulary size and hash, special ids, sha256 of every file
+    train-00000.bin           ids of whole sentences, one after the other, without special tokens (uint16 or uint32)
+    train-00000.starts.bin    one bit a token, 1 where it begins a word (numpy.packbits, bitorder "little")
+    train.sentences.npy       int64, S + 1: where sentence s begins, counted over all shards of the split
+    train.documents.npy       int64, N + 1: the first sentence of document n
+    train.repeats.npy         uint8, N: passes over document n in an epoch; only if some are not 1
 
-A sentence never crosses a shard, so reading one is a slice of a memory map: no copy and no decoding.
+A sentence never crosses a shard, so reading one is a slice of a memory map: no copy and no decoding. Boundaries are
+memory-mapped too, so that opening a store costs neither time nor memory, however large it is.
 """
 
 from __future__ import annotations
 
-import bisect
+import hashlib
+import mmap
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -23,11 +27,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bert_ops.errors import ArtifactError
-from bert_ops.io import damaged, file_sha256, missing, read_json, rerun, write_json
+from bert_ops.io import damaged, dump_json, file_sha256, missing, read_json, rerun
+from bert_ops.tokenizer.wordpiece import SpecialIds
 
-FORMAT = "bert-ops-tokens-1"
+FORMAT = "bert-ops-tokens-2"
 SPLITS = ("train", "validation", "test")
 Ids = NDArray[np.unsignedinteger[Any]]
+
+#: Bytes before the values of a one-dimensional ``.npy`` file, as numpy pads it.
+NPY_HEADER = 128
 
 
 def dtype_for(vocab_size: int) -> np.dtype[Any]:
@@ -35,95 +43,72 @@ def dtype_for(vocab_size: int) -> np.dtype[Any]:
     return np.dtype("<u2") if vocab_size <= 2**16 else np.dtype("<u4")
 
 
-class SplitWriter:
-    """Writes one split, document by document; memory holds one shard and the boundaries."""
-
-    def __init__(self, folder: Path, split: str, *, dtype: np.dtype[Any], shard_tokens: int) -> None:
-        self.folder, self.split, self.dtype, self.shard_tokens = folder, split, dtype, shard_tokens
-        self.pending: list[Ids] = []
-        self.pending_tokens = 0
-        self.shards: list[dict[str, Any]] = []
-        self.sentence_ends: list[int] = [0]
-        self.document_ends: list[int] = [0]
-
-    def add(self, sentences: list[Ids]) -> None:
-        """Append a document; empty sentences are kept out, a document without tokens leaves no trace."""
-        kept = [ids for ids in sentences if len(ids)]
-        if not kept:
-            return
-        for ids in kept:
-            if self.pending_tokens and self.pending_tokens + len(ids) > self.shard_tokens:
-                self._flush()
-            self.pending.append(ids)
-            self.pending_tokens += len(ids)
-            self.sentence_ends.append(self.sentence_ends[-1] + len(ids))
-        self.document_ends.append(len(self.sentence_ends) - 1)
-
-    def _flush(self) -> None:
-        name = f"{self.split}-{len(self.shards):05d}.bin"
-        path = self.folder / name
-        np.concatenate(self.pending).astype(self.dtype).tofile(path)
-        self.shards.append({"file": name, "tokens": self.pending_tokens, "sha256": file_sha256(path)})
-        self.pending, self.pending_tokens = [], 0
-
-    def close(self) -> dict[str, Any]:
-        """Write what is left and return the manifest's entry for this split."""
-        if self.pending:
-            self._flush()
-        np.save(self.folder / f"{self.split}.sentences.npy", np.asarray(self.sentence_ends, np.int64))
-        np.save(self.folder / f"{self.split}.documents.npy", np.asarray(self.document_ends, np.int64))
-        return {
-            "tokens": self.sentence_ends[-1],
-            "sentences": len(self.sentence_ends) - 1,
-            "documents": len(self.document_ends) - 1,
-            "shards": self.shards,
-        }
-
-
-def write_manifest(folder: Path, *, vocab_size: int, vocab_sha256: str, splits: dict[str, dict[str, Any]]) -> None:
-    """Write ``manifest.json``, last, so that a store without it is known to be unfinished."""
-    write_json(
-        folder / "manifest.json",
-        {
-            "format": FORMAT,
-            "dtype": dtype_for(vocab_size).str,
-            "vocab_size": vocab_size,
-            "vocab_sha256": vocab_sha256,
-            "splits": splits,
-        },
-    )
+def starts_file(shard: str) -> str:
+    """Name of the file with the word starts of a shard."""
+    return f"{shard.removesuffix('.bin')}.starts.bin"
 
 
 @dataclass(frozen=True)
 class SplitView:
-    """Read access to one split; picklable and safe to share between processes."""
+    """Read access to one split; maps files when they are first read.
+
+    Can be pickled (it opens its files anew) and used after a fork, by any number of processes at once.
+    """
 
     folder: Path
     name: str
     entry: dict[str, Any]
     dtype: np.dtype[Any]
-    sentence_ends: NDArray[np.int64]
-    document_ends: NDArray[np.int64]
-    shard_starts: list[int] = field(default_factory=list)
+    special: SpecialIds
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return SplitView, (self.folder, self.name, self.entry, self.dtype, self.special)
 
     @property
     def tokens(self) -> int:
         """Tokens in the split."""
-        return int(self.sentence_ends[-1])
+        return int(self.entry["tokens"])
 
     @property
     def sentences(self) -> int:
         """Sentences in the split."""
-        return len(self.sentence_ends) - 1
+        return int(self.entry["sentences"])
 
     @property
     def documents(self) -> int:
         """Documents in the split."""
-        return len(self.document_ends) - 1
+        return int(self.entry["documents"])
+
+    @cached_property
+    def sentence_ends(self) -> NDArray[np.int64]:
+        """Where each sentence begins, and where the last ends, (S + 1,), a memory map."""
+        return self._boundaries("sentences", count=self.sentences, last=self.tokens)
+
+    @cached_property
+    def document_ends(self) -> NDArray[np.int64]:
+        """First sentence of each document, and the one after the last, (N + 1,), a memory map."""
+        return self._boundaries("documents", count=self.documents, last=self.sentences)
+
+    @cached_property
+    def repeats(self) -> NDArray[np.uint8] | None:
+        """Passes over each document in an epoch, (N,), a memory map; None if each is read once."""
+        if "repeats" not in self.entry["checksums"]:
+            return None
+        repeats: NDArray[np.uint8] = _map_npy(self.folder / f"{self.name}.repeats.npy", np.dtype(np.uint8))
+        return repeats
+
+    @cached_property
+    def shard_starts(self) -> NDArray[np.int64]:
+        """First token of each shard, and the one after the last, (shards + 1,)."""
+        return np.cumsum([0, *(shard["tokens"] for shard in self.entry["shards"])])
 
     @cached_property
     def _shards(self) -> list[Ids]:
-        return [np.memmap(self.folder / shard["file"], dtype=self.dtype, mode="r") for shard in self.entry["shards"]]
+        return [_map(self.folder / shard["file"], self.dtype) for shard in self.entry["shards"]]
+
+    @cached_property
+    def _start_bits(self) -> list[NDArray[np.uint8]]:
+        return [_map(self.folder / starts_file(s["file"]), np.dtype(np.uint8)) for s in self.entry["shards"]]
 
     def lengths(self) -> NDArray[np.int64]:
         """Tokens of each sentence, (S,)."""
@@ -131,18 +116,58 @@ class SplitView:
 
     def sentence(self, index: int) -> Ids:
         """Ids of a sentence, a view into the memory map."""
-        start, end = int(self.sentence_ends[index]), int(self.sentence_ends[index + 1])
-        shard = bisect.bisect_right(self.shard_starts, start) - 1
-        offset = self.shard_starts[shard]
-        return self._shards[shard][start - offset : end - offset]
+        return self.span(int(self.sentence_ends[index]), int(self.sentence_ends[index + 1]))
 
     def document(self, index: int) -> tuple[int, int]:
         """First sentence of a document, and the one after its last."""
         return int(self.document_ends[index]), int(self.document_ends[index + 1])
 
+    def span(self, start: int, stop: int) -> Ids:
+        """Ids of the tokens from ``start`` to ``stop``, counted over all shards; copied only if it crosses shards."""
+        parts = [self._shards[shard][first:last] for shard, first, last in self._pieces(start, stop)]
+        return parts[0] if len(parts) == 1 else np.concatenate([np.zeros(0, self.dtype), *parts])
+
+    def word_starts(self, start: int, stop: int) -> NDArray[np.bool_]:
+        """Whether each token from ``start`` to ``stop`` begins a word, (stop - start,)."""
+        parts = [np.zeros(0, np.uint8)]
+        for shard, first, last in self._pieces(start, stop):
+            packed = self._start_bits[shard][first // 8 : (last + 7) // 8]
+            parts.append(np.unpackbits(packed, bitorder="little")[first % 8 : first % 8 + last - first])
+        return np.concatenate(parts).view(np.bool_)
+
+    def _pieces(self, start: int, stop: int) -> Iterator[tuple[int, int, int]]:
+        """Shard, and first and last token within it, of each part of a span."""
+        if not 0 <= start <= stop <= self.tokens:
+            raise IndexError(f"tokens {start} to {stop} of {self.tokens}")
+        shard = int(np.searchsorted(self.shard_starts, start, side="right")) - 1
+        while start < stop:
+            begin, end = int(self.shard_starts[shard]), int(self.shard_starts[shard + 1])
+            last = min(stop, end)
+            yield shard, start - begin, last - begin
+            start, shard = last, shard + 1
+
     def shard_ids(self) -> Iterator[Ids]:
         """All ids, a shard at a time."""
         yield from self._shards
+
+    def files(self) -> Iterator[tuple[str, int, str]]:
+        """Name, size in bytes and sha256 of each file of the split, as the manifest has them."""
+        for shard in self.entry["shards"]:
+            tokens = shard["tokens"]
+            yield shard["file"], tokens * self.dtype.itemsize, shard["sha256"]
+            yield starts_file(shard["file"]), (tokens + 7) // 8, shard["word_starts_sha256"]
+        sizes = {"sentences": 8 * (self.sentences + 1), "documents": 8 * (self.documents + 1)}
+        for kind, checksum in self.entry["checksums"].items():
+            yield f"{self.name}.{kind}.npy", NPY_HEADER + sizes.get(kind, self.documents), checksum
+
+    def _boundaries(self, kind: str, *, count: int, last: int) -> NDArray[np.int64]:
+        path = self.folder / f"{self.name}.{kind}.npy"
+        ends: NDArray[np.int64] = _map_npy(path, np.dtype(np.int64))
+        if len(ends) != count + 1 or int(ends[-1]) != last:
+            raise damaged(
+                path, f"{len(ends) - 1} entries up to {ends[-1]} instead of {count} up to {last}", made_by="tokenize"
+            )
+        return ends
 
 
 @dataclass(frozen=True)
@@ -157,6 +182,11 @@ class TokenStore:
     def vocab_size(self) -> int:
         """Entries of the vocabulary that the ids refer to."""
         return int(self.manifest["vocab_size"])
+
+    @property
+    def special(self) -> SpecialIds:
+        """Ids of the tokens that frame and mask sequences."""
+        return SpecialIds(**self.manifest["special_ids"])
 
     def __getitem__(self, split: str) -> SplitView:
         """Return a split.
@@ -176,50 +206,69 @@ class TokenStore:
         """Open a store; sizes are always checked, contents only with ``verify`` (it reads every byte).
 
         Raises:
-            ArtifactError: a file is missing, truncated or (with ``verify``) changed.
+            ArtifactError: a file is missing, truncated or (with ``verify``) changed, or of another format.
 
         """
-        manifest = read_json(folder / "manifest.json", made_by="tokenize")
-        if manifest.get("format") != FORMAT:
-            raise damaged(folder / "manifest.json", f"format is {manifest.get('format')!r}", made_by="tokenize")
-        dtype = np.dtype(manifest["dtype"])
-        views = {name: _open_split(folder, name, entry, dtype) for name, entry in manifest["splits"].items()}
-        if verify:
-            for entry in manifest["splits"].values():
-                for shard in entry["shards"]:
-                    if file_sha256(folder / shard["file"]) != shard["sha256"]:
-                        raise damaged(folder / shard["file"], "its checksum differs", made_by="tokenize")
+        manifest = _read_manifest(folder / "manifest.json", verify=verify)
+        try:
+            dtype, special = np.dtype(manifest["dtype"]), SpecialIds(**manifest["special_ids"])
+            views = {
+                name: SplitView(folder, name, entry, dtype, special) for name, entry in manifest["splits"].items()
+            }
+            files = [file for view in views.values() for file in view.files()]
+        except (KeyError, TypeError) as error:
+            raise damaged(folder / "manifest.json", f"it lacks {error}", made_by="tokenize") from error
+        for name, size, checksum in files:
+            _check(folder / name, size=size, checksum=checksum if verify else None)
         return cls(folder=folder, manifest=manifest, views=views)
 
 
-def _open_split(folder: Path, name: str, entry: dict[str, Any], dtype: np.dtype[Any]) -> SplitView:
-    starts, total = [], 0
-    for shard in entry["shards"]:
-        path = folder / shard["file"]
-        if not path.is_file():
-            raise missing(path, made_by="tokenize")
-        expected = shard["tokens"] * dtype.itemsize
-        if path.stat().st_size != expected:
-            raise damaged(path, f"{path.stat().st_size} bytes instead of {expected}", made_by="tokenize")
-        starts.append(total)
-        total += shard["tokens"]
-    sentence_ends = _load_boundaries(folder / f"{name}.sentences.npy", count=entry["sentences"], last=total)
-    document_ends = _load_boundaries(
-        folder / f"{name}.documents.npy", count=entry["documents"], last=entry["sentences"]
-    )
-    return SplitView(folder, name, entry, dtype, sentence_ends, document_ends, starts)
+def manifest_checksum(manifest: dict[str, Any]) -> str:
+    """SHA-256 of a manifest without its own checksum."""
+    rest = {key: value for key, value in manifest.items() if key != "checksum"}
+    return hashlib.sha256(dump_json(rest).encode()).hexdigest()
 
 
-def _load_boundaries(path: Path, *, count: int, last: int) -> NDArray[np.int64]:
+def _read_manifest(path: Path, *, verify: bool) -> dict[str, Any]:
+    manifest: dict[str, Any] = read_json(path, made_by="tokenize")
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        found = manifest.get("format") if isinstance(manifest, dict) else manifest
+        raise damaged(path, f"format is {found!r}, not {FORMAT!r}", made_by="tokenize")
+    if verify and manifest_checksum(manifest) != manifest.get("checksum"):
+        raise damaged(path, "its checksum differs", made_by="tokenize")
+    return manifest
+
+
+def _check(path: Path, *, size: int, checksum: str | None) -> None:
     try:
-        ends = np.load(path, allow_pickle=False)
+        found = path.stat().st_size
+    except FileNotFoundError as error:
+        raise missing(path, made_by="tokenize") from error
+    if found != size:
+        raise damaged(path, f"{found} bytes instead of {size}", made_by="tokenize")
+    if checksum is not None and file_sha256(path) != checksum:
+        raise damaged(path, "its checksum differs", made_by="tokenize")
+
+
+def _map(path: Path, dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Map a file of plain values; an order of magnitude quicker to set up than ``numpy.memmap``."""
+    try:
+        with path.open("rb") as handle:
+            return np.frombuffer(mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ), dtype)
+    except FileNotFoundError as error:
+        raise missing(path, made_by="tokenize") from error
+    except (ValueError, OSError) as error:  # empty, or cut within a value
+        raise damaged(path, str(error), made_by="tokenize") from error
+
+
+def _map_npy(path: Path, dtype: np.dtype[Any]) -> NDArray[Any]:
+    try:
+        values = np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError as error:
         raise missing(path, made_by="tokenize") from error
     except (ValueError, EOFError, OSError) as error:
         raise damaged(path, str(error), made_by="tokenize") from error
-    if len(ends) != count + 1 or int(ends[-1]) != last:
-        raise damaged(
-            path, f"{len(ends) - 1} entries up to {ends[-1]} instead of {count} up to {last}", made_by="tokenize"
-        )
-    boundaries: NDArray[np.int64] = ends
-    return boundaries
+    if values.ndim != 1 or values.dtype != dtype or not len(values):
+        raise damaged(path, f"holds {values.dtype} of shape {values.shape}", made_by="tokenize")
+    # A plain array over the same map: numpy.memmap is slow to index.
+    return np.asarray(values)

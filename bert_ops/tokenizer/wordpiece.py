@@ -7,18 +7,29 @@ the files that ``transformers`` loads.
 from __future__ import annotations
 
 import shutil
-from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
 from bert_ops.errors import InputError
 from bert_ops.io import damaged, missing, write_json, write_text
 from bert_ops.tokenizer.params import REQUIRED_SPECIAL_TOKENS, TokenizerParams
 
+#: Ids in a vocabulary that this project trained; one that was adapted may have others (:func:`special_ids`).
 PAD, UNK, CLS, SEP, MASK = range(5)
+
+
+class SpecialIds(NamedTuple):
+    """Ids of the tokens that frame and mask sequences."""
+
+    pad: int = PAD
+    unk: int = UNK
+    cls: int = CLS
+    sep: int = SEP
+    mask: int = MASK
+
 
 #: What a tokenizer folder holds.
 FILES = ("tokenizer.json", "vocab.txt", "tokenizer_config.json", "special_tokens_map.json")
@@ -26,9 +37,22 @@ FILES = ("tokenizer.json", "vocab.txt", "tokenizer_config.json", "special_tokens
 #: Prefix of a piece that continues a word.
 CONTINUATION = "##"
 
+#: Characters of the longest word that is split into pieces; a longer one is ``[UNK]`` (BERT's own limit).
+LONGEST_WORD = 100
 
-def build(vocab: dict[str, int], *, lowercase: bool, strip_accents: bool, special_tokens: Iterable[str]) -> Tokenizer:
+
+def build(
+    vocab: dict[str, int],
+    *,
+    lowercase: bool,
+    strip_accents: bool,
+    special_tokens: Iterable[str],
+    user_tokens: Iterable[str] = (),
+) -> Tokenizer:
     """Put a BERT tokenizer together from a vocabulary.
+
+    Special and user tokens are found in a text as they are written, before case is folded, and are never split;
+    special ones are left out when ids are turned back into text. All of them must be in the vocabulary.
 
     Raises:
         InputError: a required special token is not in the vocabulary, or ids have gaps.
@@ -41,11 +65,12 @@ def build(vocab: dict[str, int], *, lowercase: bool, strip_accents: bool, specia
         raise InputError("the vocabulary's ids have gaps or repeat", allowed="0 … size - 1, each once")
     tokenizer = Tokenizer(
         models.WordPiece(
-            vocab=vocab, unk_token="[UNK]", continuing_subword_prefix=CONTINUATION, max_input_chars_per_word=100
+            vocab=vocab, unk_token="[UNK]", continuing_subword_prefix=CONTINUATION, max_input_chars_per_word=LONGEST_WORD
         )
     )
     _add_frame(tokenizer, lowercase=lowercase, strip_accents=strip_accents)
     tokenizer.add_special_tokens(list(special_tokens))
+    tokenizer.add_tokens([AddedToken(token, normalized=False) for token in user_tokens])
     tokenizer.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]",
         pair="[CLS] $A [SEP] $B:1 [SEP]:1",
@@ -60,75 +85,6 @@ def _add_frame(tokenizer: Tokenizer, *, lowercase: bool, strip_accents: bool) ->
     )
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.decoder = decoders.WordPiece(prefix=CONTINUATION)
-
-
-def train(texts: Iterable[str], params: TokenizerParams) -> Tokenizer:
-    """Train a WordPiece vocabulary.
-
-    Every character that occurs at least ``min_frequency`` times gets a piece before any merge, and a second one
-    (``##x``) if it continues a word; the rest becomes ``[UNK]``. The library numbers continuations in the order of a
-    randomised hash table and breaks ties between merges by number, so the alphabet is handed to it in a fixed order:
-    the same corpus gives the same bytes.
-
-    Raises:
-        InputError: there is no text, or ``vocab_size`` cannot hold the alphabet.
-    """
-    words = _words(texts, params)
-    if not words:
-        raise InputError("there is no text to train a vocabulary on", remedy="check the training split of data/corpus")
-    alphabet = _alphabet(words, params.min_frequency)
-    words = Counter({word: count for word, count in words.items() if alphabet.issuperset(word)})
-    continuations = {f"{CONTINUATION}{character}" for word in words for character in word[1:]}
-    fixed = [*params.special_tokens, *sorted(alphabet), *sorted(continuations)]
-    if len(fixed) > params.vocab_size:
-        raise InputError(
-            f"`tokenizer.vocab_size` is {params.vocab_size}, smaller than the alphabet: {len(alphabet)} characters "
-            f"occur at least {params.min_frequency} times, {len(continuations)} of them continue words, "
-            f"and there are {len(params.special_tokens)} special tokens",
-            allowed=f"at least {len(fixed)}",
-            remedy="raise `tokenizer.vocab_size` or `tokenizer.min_frequency`",
-        )
-    frame = Tokenizer(models.WordPiece(unk_token="[UNK]", continuing_subword_prefix=CONTINUATION))
-    frame.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    frame.train_from_iterator(
-        # a word of one character has nothing to merge
-        (" ".join([word] * count) for word, count in words.items() if len(word) > 1),
-        trainers.WordPieceTrainer(
-            vocab_size=params.vocab_size,
-            min_frequency=params.min_frequency,
-            special_tokens=fixed,
-            limit_alphabet=len(alphabet),
-            continuing_subword_prefix=CONTINUATION,
-            show_progress=False,
-        ),
-        length=len(words),
-    )
-    return build(
-        frame.get_vocab(with_added_tokens=True),
-        lowercase=params.lowercase,
-        strip_accents=params.strip_accents,
-        special_tokens=params.special_tokens,
-    )
-
-
-def _words(texts: Iterable[str], params: TokenizerParams) -> Counter[str]:
-    """Count the words that BERT's normaliser and splitter make of the texts."""
-    frame = Tokenizer(models.WordPiece())
-    _add_frame(frame, lowercase=params.lowercase, strip_accents=params.strip_accents)
-    normalizer, splitter = frame.normalizer, frame.pre_tokenizer
-    counts: Counter[str] = Counter()
-    for text in texts:
-        counts.update(word for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(text)))
-    return counts
-
-
-def _alphabet(words: Counter[str], min_frequency: int) -> set[str]:
-    """Characters that occur at least ``min_frequency`` times."""
-    counts: Counter[str] = Counter()
-    for word, times in words.items():
-        for character in word:
-            counts[character] += times
-    return {character for character, times in counts.items() if times >= min_frequency}
 
 
 def save(tokenizer: Tokenizer, folder: Path, params: TokenizerParams, *, max_length: int | None = None) -> None:
@@ -150,6 +106,11 @@ def save(tokenizer: Tokenizer, folder: Path, params: TokenizerParams, *, max_len
         config["model_max_length"] = max_length
     write_json(folder / "tokenizer_config.json", config)
     write_json(folder / "special_tokens_map.json", names)
+
+
+def special_ids(tokenizer: Tokenizer) -> SpecialIds:
+    """Ids of the five tokens that BERT needs."""
+    return SpecialIds(*(tokenizer.token_to_id(token) for token in REQUIRED_SPECIAL_TOKENS))
 
 
 def copy(source: Path, target: Path) -> None:
