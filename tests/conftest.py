@@ -10,6 +10,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import yaml
+from hypothesis import settings
+
+# A slow machine is no failure: no test may depend on the clock.
+settings.register_profile("unhurried", deadline=None)
+settings.load_profile("unhurried")
 
 # Tests run beside each other: threads that spin would starve one another (see bert_ops.__main__).
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
