@@ -1,0 +1,278 @@
+"""What params.yaml says of a source: a class for each kind, their union ``Source``, and ``ingest.reading``.
+
+A key that a source does not name is None; that is the only default here (a tracked field has none, DVC reads only the
+file). A new kind is a class here that stands in ``Source``, and a reader in ``bert_ops.corpus.sources.READERS``.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import PurePosixPath
+from typing import Annotated, ClassVar, Literal, Self, get_args
+
+from pydantic import Field, StrictBool, StrictFloat, StrictInt, StrictStr, field_validator, model_validator
+
+from bert_ops.corpus.field_paths import parse_path
+from bert_ops.corpus.records import BadRows
+from bert_ops.schema import Section
+
+#: Names of sources and tasks become names of files and columns, so they are kept plain.
+NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
+NAME_RULE = "a lower-case letter, then up to 63 lower-case letters, digits or underscores"
+
+Encoding = Literal["utf-8", "gb18030", "auto"]
+Compression = Literal["gzip", "zstd", "xz", "none"]
+
+#: A path that is a URL of fsspec: the protocol, then `://`.
+_URL = re.compile(r"[a-z][a-z0-9+.-]*://")
+
+
+def is_url(path: str) -> bool:
+    """Whether a path is a URL, which only the snapshot stage reads."""
+    return _URL.match(path) is not None
+
+
+class ReadingParams(Section):
+    """How files are read and what happens to what cannot be."""
+
+    bad_rows: BadRows = Field(
+        description="a row or file that cannot be read: quarantine (counted, listed, the rest is read) or fail; "
+        "a source may say otherwise"
+    )
+    encoding: Encoding = Field(
+        description="of text files: utf-8, gb18030, or auto (told by byte order mark or content); a source may differ"
+    )
+    min_encoding_confidence: float = Field(
+        ge=0.0, le=1.0, description="a file whose encoding is less certain than this is not read (auto only)"
+    )
+    max_row_mebibytes: int = Field(ge=1, le=1024, description="longer rows are skipped, MiB of their bytes")
+    max_json_depth: int = Field(ge=1, le=500, description="nesting of a JSON row; deeper ones are refused")
+
+
+class SourceBase(Section):
+    """What every kind of source may say."""
+
+    bad_rows: BadRows | None = Field(None, description="quarantine or fail; absent: as ingest.reading.bad_rows says")
+    weight: float | None = Field(
+        None, gt=0.0, le=100.0, description="passes over the source an epoch of pretraining; absent: 1"
+    )
+    max_documents: int | None = Field(None, ge=1, description="rows that are used at most; absent: all")
+    max_characters: int | None = Field(None, ge=1, description="characters that are used at most; absent: all")
+
+
+class _Fields(SourceBase):
+    """Where the text of a row stands and, if the row is labelled, its task and label."""
+
+    nested: ClassVar[bool] = False
+    text: str = Field(min_length=1, description="field or column that holds the text")
+    task: str | None = Field(None, description="task that the rows are examples of; absent: text only")
+    label: str | None = Field(None, min_length=1, description="field or column with the label of the whole text")
+    spans: str | None = Field(
+        None, min_length=1, description="field or column with [[start, end, label], ...], offsets in characters"
+    )
+    words: str | None = Field(
+        None, min_length=1, description="field or column with the words of the text in order, a given segmentation"
+    )
+    group: str | None = Field(
+        None, min_length=1, description="field or column whose equal values always land in the same split (an author)"
+    )
+
+    @model_validator(mode="after")
+    def _task_has_one_target(self) -> Self:
+        targets = [key for key in ("label", "spans") if getattr(self, key) is not None]
+        if self.task is None and targets:
+            raise ValueError(f"{targets[0]} is set but task is not; name the task that the rows are examples of")
+        if self.task is not None and len(targets) != 1:
+            raise ValueError(f"task is {self.task!r} with {len(targets)} targets; a task needs one of label and spans")
+        if self.task is not None and not NAME.fullmatch(self.task):
+            raise ValueError(f"task is {self.task!r}; allowed: {NAME_RULE}")
+        return self
+
+    @model_validator(mode="after")
+    def _paths_can_be_parsed(self) -> Self:
+        if self.nested:
+            for key in ("text", "label", "spans", "words", "group"):
+                if getattr(self, key) is not None:
+                    parse_path(getattr(self, key), key=key)
+        return self
+
+
+class _Files(SourceBase):
+    """Files: one, those of a folder, or those that a glob or a URL names."""
+
+    path: str = Field(
+        min_length=1,
+        description="file, folder or glob below a folder that the ingest stage depends on, or a URL of fsspec "
+        "(s3://bucket/news/*.jsonl.gz), which the snapshot stage copies",
+    )
+    pattern: str | None = Field(
+        None, description="which files of a folder, as a glob ('*.txt', '**/*.txt'); only for folders"
+    )
+
+    @field_validator("path")
+    @classmethod
+    def _path_holds_no_password(cls, path: str) -> str:
+        if is_url(path) and "@" in path.partition("://")[2].partition("/")[0]:
+            raise ValueError("it names a user or password; leave credentials to the environment of the snapshot stage")
+        return path
+
+    @field_validator("pattern")
+    @classmethod
+    def _pattern_stays_inside(cls, pattern: str | None) -> str | None:
+        if pattern is not None and (not pattern or pattern.startswith("/") or ".." in PurePosixPath(pattern).parts):
+            raise ValueError(f"pattern is {pattern!r}; it must be relative to path and hold no '..'")
+        return pattern
+
+
+class _TextFiles(_Files):
+    """Files that are text once they are decompressed."""
+
+    encoding: Encoding | None = Field(None, description="utf-8, gb18030 or auto; absent: as ingest.reading.encoding")
+    compression: Compression | None = Field(
+        None, description="gzip, zstd, xz or none; absent: told by the first bytes of each file, not by its name"
+    )
+
+
+class TextSource(_TextFiles):
+    """Plain text; it has no labels."""
+
+    task: ClassVar[None] = None
+    label: ClassVar[None] = None
+    spans: ClassVar[None] = None
+    words: ClassVar[None] = None
+    group: ClassVar[None] = None
+    kind: Literal["text"] = Field(description="plain text")
+    layout: Literal["line", "file", "paragraph"] = Field(
+        description="what a document is: a line, a whole file, or a paragraph (blocks between blank lines)"
+    )
+
+
+class JsonSource(_TextFiles, _Fields):
+    """JSON documents: an array of objects, an object that is one row, or an object that holds the array."""
+
+    nested: ClassVar[bool] = True
+    kind: Literal["json"] = Field(description="a JSON document a file")
+    rows: str | None = Field(
+        None, description="where the rows stand ('data[*].items[*]'); absent: the elements of the outermost array"
+    )
+
+    @field_validator("rows")
+    @classmethod
+    def _rows_can_be_parsed(cls, rows: str | None) -> str | None:
+        if rows is not None:
+            parse_path(rows, key="rows", stars=True)
+        return rows
+
+
+class JsonLinesSource(_TextFiles, _Fields):
+    """JSON Lines: an object a line."""
+
+    nested: ClassVar[bool] = True
+    kind: Literal["jsonl"] = Field(description="JSON Lines")
+
+
+class CsvSource(_TextFiles, _Fields):
+    """Values by column, with a header: separated by commas (RFC 4180) or by tabs."""
+
+    kind: Literal["csv", "tsv"] = Field(description="comma-separated or tab-separated values with a header")
+    delimiter: str | None = Field(None, description="one character between columns; absent: a comma, for tsv a tab")
+    quote: str | None = Field(
+        None, description="one character around values that hold a delimiter or a line end; '' for none; absent: \""
+    )
+
+    @model_validator(mode="after")
+    def _single_characters(self) -> Self:
+        for key in ("delimiter", "quote"):
+            value = getattr(self, key)
+            if value is None or (key == "quote" and not value):
+                continue
+            if len(value) != 1 or value in "\r\n\0":
+                raise ValueError(f"{key} is {value!r}; it must be one character and no line end")
+        if self.delimiter is not None and self.delimiter == self.quote:
+            raise ValueError(f"delimiter and quote are both {self.quote!r}; they must differ")
+        return self
+
+
+class ParquetSource(_Files, _Fields):
+    """Parquet, row group by row group."""
+
+    nested: ClassVar[bool] = True
+    kind: Literal["parquet"] = Field(description="Parquet")
+
+
+class HuggingFaceSource(_Fields):
+    """A folder that `datasets.Dataset.save_to_disk` or `DatasetDict.save_to_disk` wrote."""
+
+    nested: ClassVar[bool] = True
+    kind: Literal["huggingface"] = Field(description="dataset saved by Hugging Face datasets")
+    path: str = Field(min_length=1, description="the folder below a folder that the ingest stage depends on, or a URL")
+    subset: str | None = Field(None, description="which dataset of a DatasetDict ('train'); absent: a single dataset")
+
+    _check = field_validator("path")(_Files._path_holds_no_password.__func__)  # type: ignore[attr-defined]
+
+
+Parameters = dict[str, StrictStr | StrictInt | StrictFloat | StrictBool | None]
+
+
+class SqliteSource(_Fields):
+    """A SQLite database, opened read-only."""
+
+    kind: Literal["sqlite"] = Field(description="SQLite 3 database file")
+    path: str = Field(min_length=1, description="file below a folder that the ingest stage depends on")
+    query: str = Field(min_length=1, description="one SELECT; give it an ORDER BY, so that the order is defined")
+    id: str | None = Field(None, description="column that names a row in messages; absent: its number in the result")
+    parameters: Parameters | None = Field(None, description="values bound to the query's :names, never pasted into it")
+
+
+class SqlSource(_Fields):
+    """A query on, or a table of, any database that SQLAlchemy reaches; the snapshot stage copies its rows."""
+
+    kind: Literal["sql"] = Field(description="database of SQLAlchemy")
+    url: str | None = Field(None, min_length=1, description="SQLAlchemy URL without a password")
+    url_from: str | None = Field(
+        None, pattern=r"[A-Za-z_][A-Za-z0-9_]*", description="environment variable that holds the SQLAlchemy URL"
+    )
+    query: str | None = Field(None, min_length=1, description="one SELECT with an ORDER BY")
+    table: str | None = Field(None, min_length=1, description="table or schema.table, in the order of its primary key")
+    id: str | None = Field(None, description="column that names a row in messages; absent: its number in the result")
+    parameters: Parameters | None = Field(None, description="values bound to the query's :names, never pasted into it")
+
+    @model_validator(mode="after")
+    def _one_of_each(self) -> Self:
+        for pair in (("url", "url_from"), ("query", "table")):
+            given = [key for key in pair if getattr(self, key) is not None]
+            if len(given) != 1:
+                raise ValueError(f"{' and '.join(given) or 'neither'} of {pair[0]} and {pair[1]} is set; set one")
+        if self.parameters and self.query is None:
+            raise ValueError("parameters are set but query is not; only a query takes parameters")
+        return self
+
+    @field_validator("url")
+    @classmethod
+    def _url_holds_no_password(cls, url: str | None) -> str | None:
+        # The value itself is not shown: it may hold the password that is the matter.
+        if url is not None:
+            authority = url.partition("://")[2]
+            if ":" in authority.rpartition("@")[0] or "password=" in url.lower():
+                raise ValueError("it holds a password; put the URL in an environment variable and name it in url_from")
+        return url
+
+
+Source = Annotated[
+    TextSource
+    | JsonSource
+    | JsonLinesSource
+    | CsvSource
+    | ParquetSource
+    | HuggingFaceSource
+    | SqliteSource
+    | SqlSource,
+    Field(discriminator="kind"),
+]
+
+#: Kind to class, in the order of the union.
+KINDS: dict[str, type[SourceBase]] = {
+    kind: section
+    for section in get_args(get_args(Source)[0])
+    for kind in get_args(section.model_fields["kind"].annotation)
+}
