@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import Any, Literal
 
 #: (start, end, label) in characters of the text, 0 <= start < end.
@@ -11,8 +12,15 @@ Span = tuple[int, int, str]
 #: What happens to a row that cannot be used: it goes to the quarantine table, or it ends the stage.
 BadRows = Literal["quarantine", "fail"]
 
+
+class _Missing(Enum):
+    """Keeps its identity when a row is sent to another process, which a bare object() does not."""
+
+    MISSING = "missing"
+
+
 #: Stands for a field that a row does not have, which is not the same as a field that is null.
-MISSING = object()
+MISSING = _Missing.MISSING
 
 EXCERPT_CHARACTERS = 200
 
