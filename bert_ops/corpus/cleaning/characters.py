@@ -1,4 +1,8 @@
-"""Step ``characters``: what shows nothing is dropped: control and format characters, zero-width marks.
+"""Steps ``characters`` and ``garbled``: what shows nothing is dropped, and texts of a wrong encoding go.
+
+Dropped are control and format characters and zero-width marks. A text that was decoded with the wrong encoding can be
+told by what no text is written in: characters for private use, the replacement character, and what becomes of a
+replacement character that is decoded once more (锟斤拷).
 
 Source: the cleaning of BERT's own tokeniser (``BasicTokenizer._clean_text`` drops the categories Cc and Cf too).
 """
@@ -11,12 +15,10 @@ from collections.abc import Callable
 from functools import cache
 
 from bert_ops.corpus.cleaning.alignment import substitute
-from bert_ops.corpus.records import Draft
+from bert_ops.corpus.records import Draft, Unfit
 
 #: Zero-width marks that are neither control nor format characters: joiner of graphemes, variation selectors.
-_ZERO_WIDTH_MARKS = frozenset(
-    map(chr, [0x034F, *range(0x180B, 0x180E), *range(0xFE00, 0xFE10), *range(0xE0100, 0xE01F0)])
-)
+_MARKS = re.compile("[\u034f\u180b-\u180d\ufe00-\ufe0f\U000e0100-\U000e01ef]")
 
 #: Planes of Unicode with assigned characters that are not for private use (Unicode Standard, section 2.8).
 _ASSIGNED = (*range(0x40000), *range(0xE0000, 0xE1000))
@@ -25,15 +27,36 @@ _ASSIGNED = (*range(0x40000), *range(0xE0000, 0xE1000))
 _SOFT_WRAP = r"\u00ad[ \t]*(?:\r\n|[\n\r\u2028])[ \t]*"
 
 
+REASONS = {"garbled": "more characters that a wrong encoding leaves than ingest.clean.garbled.max_share"}
+
+_GARBLED = re.compile("[\ue000-\uf8ff\ufffd\U000f0000-\U0010ffff]|锟斤拷")
+
+
 def characters_step() -> Callable[[Draft], None]:
     """Return the step that drops what shows nothing."""
     pattern = invisible()
 
     def drop(draft: Draft) -> None:
-        if pattern.search(draft.text):
+        # What str.isprintable refuses is a superset of control and format characters, and it looks four times as fast.
+        if not draft.text.isprintable() or _MARKS.search(draft.text):
             substitute(draft, pattern, lambda _: "")
 
     return drop
+
+
+def garbled_step(*, max_share: float) -> Callable[[Draft], None]:
+    """Return the filter of texts of which more than ``max_share`` comes from a wrong encoding."""
+
+    def check(draft: Draft) -> None:
+        text = draft.text
+        # Characters for private use count as not printable.
+        if text.isprintable() and "\ufffd" not in text and "锟斤拷" not in text:
+            return
+        characters = sum(map(len, _GARBLED.findall(text)))
+        if characters > max_share * len(text):
+            raise Unfit("garbled", f"{characters} of {len(text)} characters")
+
+    return check
 
 
 @cache
@@ -42,7 +65,7 @@ def invisible() -> re.Pattern[str]:
     shown = character_class(
         lambda character: (
             (unicodedata.category(character) in ("Cc", "Cf") and not character.isspace())
-            or character in _ZERO_WIDTH_MARKS
+            or _MARKS.match(character) is not None
         )
     )
     return re.compile(f"{_SOFT_WRAP}|{shown.pattern}")

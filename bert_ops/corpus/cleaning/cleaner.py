@@ -6,8 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 
-from bert_ops.corpus.cleaning import alignment, length
-from bert_ops.corpus.cleaning.characters import characters_step
+from bert_ops.corpus.cleaning import alignment, boilerplate, characters, language, length, repetition
+from bert_ops.corpus.cleaning.boilerplate import boilerplate_step, symbols_step
+from bert_ops.corpus.cleaning.characters import characters_step, garbled_step
+from bert_ops.corpus.cleaning.chinese import chinese_step
 from bert_ops.corpus.cleaning.counts import (
     EXAMPLES,
     Kind,
@@ -16,9 +18,14 @@ from bert_ops.corpus.cleaning.counts import (
     changed_example,
     rejected_example,
 )
+from bert_ops.corpus.cleaning.language import language_step
+from bert_ops.corpus.cleaning.length import intake_step, length_step
 from bert_ops.corpus.cleaning.lines import lines_step
+from bert_ops.corpus.cleaning.markup import markup_step
 from bert_ops.corpus.cleaning.normalization import unicode_step
 from bert_ops.corpus.cleaning.params import CleaningParams
+from bert_ops.corpus.cleaning.pii import pii_step
+from bert_ops.corpus.cleaning.repetition import repetition_step, runs_step
 from bert_ops.corpus.records import Draft, Unfit
 
 #: Edits a draft in place, or raises Unfit.
@@ -28,19 +35,31 @@ Entry = tuple[str, Kind, Callable[[CleaningParams], Step | None]]
 
 #: Every step, in the order in which they run. A new step is a function and a line here.
 STEPS: tuple[Entry, ...] = (
-    ("intake", "filter", lambda p: length.intake_step(max_characters=p.intake.max_characters)),
+    ("intake", "filter", lambda p: intake_step(max_characters=p.intake.max_characters)),
+    ("markup", "edit", lambda p: markup_step(extra_elements=p.markup.extra_elements) if p.markup.enabled else None),
     ("characters", "edit", lambda _: characters_step()),
     ("unicode", "edit", lambda p: unicode_step(form=p.normalization)),
-    ("lines", "edit", lambda _: lines_step()),
-    (
-        "length",
-        "filter",
-        lambda p: length.length_step(min_characters=p.length.min_characters, max_characters=p.length.max_characters),
-    ),
+    ("garbled", "filter", lambda p: garbled_step(max_share=p.garbled.max_share) if p.garbled.enabled else None),
+    ("chinese", "edit", lambda p: chinese_step(conversion=p.chinese.conversion) if p.chinese.enabled else None),
+    ("boilerplate", "edit", lambda p: boilerplate_step(p.boilerplate) if p.boilerplate.enabled else None),
+    ("runs", "edit", lambda p: runs_step(p.runs) if p.runs.enabled else None),
+    ("repetition", "filter", lambda p: repetition_step(p.repetition) if p.repetition.enabled else None),
+    ("lines", "edit", lambda p: lines_step(p.lines)),
+    ("pii", "edit", lambda p: pii_step(tokens=p.pii.tokens) if p.pii.enabled else None),
+    ("length", "filter", lambda p: length_step(p.length)),
+    ("symbols", "filter", lambda p: symbols_step(p.symbols) if p.symbols.enabled else None),
+    ("language", "filter", lambda p: language_step(p.language) if p.language.enabled else None),
 )
 
 #: Why a step rejects a text, and what that means, in the words of the report.
-REASONS: dict[str, str] = {**length.REASONS, **alignment.REASONS}
+REASONS: dict[str, str] = {
+    **length.REASONS,
+    **alignment.REASONS,
+    **characters.REASONS,
+    **boilerplate.REASONS,
+    **repetition.REASONS,
+    **language.REASONS,
+}
 
 
 @dataclass(slots=True)
@@ -89,6 +108,7 @@ class Cleaner:
                 running.step(draft)
             except Unfit as unfit:
                 assert unfit.reason in REASONS, unfit.reason
+                unfit.step = running.name
                 unfit.step = running.name
                 running.rejected += 1
                 alike = self._examples.setdefault((running.name, unfit.reason), [])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
+from bert_ops.corpus.cleaning.params import LengthParams
 from bert_ops.corpus.records import Draft, Unfit
 
 REASONS = {
@@ -37,7 +38,7 @@ def intake_step(*, max_characters: int) -> Callable[[Draft], None]:
     return check
 
 
-def length_step(*, min_characters: int, max_characters: int) -> Callable[[Draft], None]:
+def length_step(params: LengthParams) -> Callable[[Draft], None]:
     """Return the filter by length in characters, of which spaces do not count towards the least."""
 
     def check(draft: Draft) -> None:
@@ -47,9 +48,9 @@ def length_step(*, min_characters: int, max_characters: int) -> Callable[[Draft]
         if not _LETTER_OR_DIGIT.search(text):
             raise Unfit("no_letters", "only punctuation or symbols")
         solid = len(text) - text.count(" ")
-        if solid < min_characters:
-            raise Unfit("too_short", f"{solid} of at least {min_characters} characters")
-        if len(text) > max_characters:
-            raise Unfit("too_long", f"{len(text)} of at most {max_characters} characters")
+        if solid < params.min_characters:
+            raise Unfit("too_short", f"{solid} of at least {params.min_characters} characters")
+        if len(text) > params.max_characters:
+            raise Unfit("too_long", f"{len(text)} of at most {params.max_characters} characters")
 
     return check
