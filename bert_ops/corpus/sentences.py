@@ -177,3 +177,14 @@ def _protected(text: str) -> list[tuple[int, int]]:
 def _inside(pairs: list[tuple[int, int]], position: int) -> bool:
     index = bisect_right(pairs, (position, len(pairs) and 1 << 60)) - 1
     return index >= 0 and position < pairs[index][1]
+
+
+def split_offsets(text: str, breaks: Iterable[int] = ()) -> list[tuple[int, int]]:
+    """Split as :func:`split_sentences` does; returns (start, end) of each sentence in ``text``."""
+    offsets: list[tuple[int, int]] = []
+    place = 0
+    for sentence in split_sentences(text, breaks=breaks):
+        start = text.index(sentence, place)
+        place = start + len(sentence)
+        offsets.append((start, place))
+    return offsets
