@@ -154,6 +154,8 @@ def tokens_folder(
             tokenizer=tokenizer_folder,
             out=folder / "tokens",
             metrics=folder / "tokenize.json",
+            work=folder / "work",
+            workers=1,
         )
     )
     return folder / "tokens"

@@ -14,7 +14,7 @@ from tokenizers import Tokenizer
 from bert_ops.errors import InputError
 from bert_ops.io import read_parquet
 from bert_ops.seeding import generator
-from bert_ops.tokenizer.wordpiece import PAD
+from bert_ops.tokenizer.wordpiece import PAD, SpecialIds, special_ids
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -48,10 +48,11 @@ class Split:
 
 @dataclass(frozen=True)
 class TaskData:
-    """A task's labels (index = class id) and its splits."""
+    """A task's labels (index = class id), its splits, and the ids of the tokenizer's special tokens."""
 
     labels: list[str]
     splits: dict[str, Split]
+    special: SpecialIds
 
 
 def read_examples(path: Path) -> pd.DataFrame:
@@ -102,7 +103,7 @@ def encode_examples(frame: pd.DataFrame, tokenizer: Tokenizer, *, max_tokens: in
             targets=np.array([index[label] for label in part["label"]], np.int64),
             ids=encode_texts(tokenizer, part["text"].tolist(), max_tokens=max_tokens),
         )
-    return TaskData(labels=labels, splits=splits)
+    return TaskData(labels=labels, splits=splits, special=special_ids(tokenizer))
 
 
 def encode_texts(tokenizer: Tokenizer, texts: Sequence[str], *, max_tokens: int) -> list[NDArray[np.int64]]:

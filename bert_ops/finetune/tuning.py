@@ -20,7 +20,7 @@ from bert_ops.finetune.params import FinetuneParams, TaskParams
 from bert_ops.model import huggingface
 from bert_ops.model.encoder import EncoderConfig, TaskModel
 from bert_ops.seeding import generator
-from bert_ops.tokenizer.wordpiece import MASK
+from bert_ops.tokenizer.wordpiece import SpecialIds
 from bert_ops.training.device import pick_device, prepare
 from bert_ops.training.loop import Loss, Plan, Row, Run, train
 from bert_ops.training.optimizer import adamw, learning_rate_share
@@ -117,7 +117,7 @@ def make_plan(data: TaskData, params: FinetuneParams, *, what: str, losses: list
         for number, rows in enumerate(rows_of_step, start=step):
             rng = generator(params.seed, "masking", number)
             ids, attend = pad([split.ids[i] for i in rows])
-            yield rows, mask_tokens(ids, rate=params.token_masking, rng=rng), attend
+            yield rows, mask_tokens(ids, rate=params.token_masking, rng=rng, special=data.special), attend
 
     evaluations = params.epochs * params.evaluations_per_epoch
     return Plan(
@@ -147,14 +147,16 @@ def _probe(split: Split, params: FinetuneParams) -> Split:
     )
 
 
-def mask_tokens(ids: NDArray[np.int64], *, rate: float, rng: np.random.Generator) -> NDArray[np.int64]:
+def mask_tokens(
+    ids: NDArray[np.int64], *, rate: float, rng: np.random.Generator, special: SpecialIds
+) -> NDArray[np.int64]:
     """Replace a share of the ordinary tokens by ``[MASK]``, so that no single word decides a training text.
 
     The pretrained encoder has seen masked texts all along, which makes this a kind of dropout that it knows.
     """
     if rate == 0.0:
         return ids
-    return np.where((ids > MASK) & (rng.random(ids.shape) < rate), MASK, ids)
+    return np.where(~np.isin(ids, special) & (rng.random(ids.shape) < rate), special.mask, ids)
 
 
 def _loss(model: nn.Module, split: Split, batch: Batch) -> Loss:

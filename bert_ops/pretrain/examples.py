@@ -8,6 +8,7 @@ it again but reads none of their tokens.
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 from bert_ops.errors import InputError
 from bert_ops.seeding import generator
 from bert_ops.tokenizer.store import SplitView
-from bert_ops.tokenizer.wordpiece import CLS, MASK, PAD, SEP
+from bert_ops.tokenizer.wordpiece import SpecialIds
 
 #: Label of an example that is one segment only, ignored by the next-sentence loss.
 NO_PAIR = -100
@@ -60,22 +61,39 @@ class Batch:
 
 
 def plan_epoch(view: SplitView, *, sequence_tokens: int, next_sentence: bool, rng: np.random.Generator) -> Plan:
-    """Plan one pass over a split: each document is cut into runs of whole sentences that fill a sequence.
+    """Plan one epoch over a split: each document is cut into runs of whole sentences that fill a sequence.
 
     A run of several sentences is split at a random sentence boundary into segments A and B; with ``next_sentence``,
     half of the Bs are replaced by a span from another document (never from the same one). A sentence longer than a
-    sequence is cut into several.
+    sequence is cut into several. A document is read as often as the store says (``view.repeats``), cut anew each time.
 
     Returns:
         int64 of shape (N, 5): start and length of A, start and length of B (0 without one), pair label.
 
     """
+    rows = array("q")
+    repeats = np.ones(view.documents, np.uint8) if view.repeats is None else view.repeats
+    for passed in range(int(repeats.max(initial=0))):
+        documents = np.flatnonzero(repeats > passed)
+        _plan_pass(rows, view, documents, sequence_tokens=sequence_tokens, next_sentence=next_sentence, rng=rng)
+    return np.array(rows, np.int64).reshape(-1, 5)
+
+
+def _plan_pass(
+    rows: array[int],
+    view: SplitView,
+    documents: NDArray[np.int64],
+    *,
+    sequence_tokens: int,
+    next_sentence: bool,
+    rng: np.random.Generator,
+) -> None:
+    """Plan one pass over some documents; ``rows`` takes five numbers an example."""
     ends = view.sentence_ends
-    rows: list[tuple[int, int, int, int, int]] = []
     shorten = rng.random(view.sentences) < SHORT_SHARE
     short = rng.integers(min(16, sequence_tokens // 2), sequence_tokens, view.sentences)
     fraction, other = rng.random(view.sentences), rng.random(view.sentences)
-    for document in range(view.documents):
+    for place, document in enumerate(documents):
         first, stop = view.document(document)
         sentence = first
         while sentence < stop:
@@ -84,16 +102,16 @@ def plan_epoch(view: SplitView, *, sequence_tokens: int, next_sentence: bool, rn
             start, length = int(ends[sentence]), int(ends[last] - ends[sentence])
             if last - sentence == 1:
                 for offset in range(0, length, sequence_tokens - 2):
-                    rows.append((start + offset, min(sequence_tokens - 2, length - offset), 0, 0, NO_PAIR))
+                    rows.extend((start + offset, min(sequence_tokens - 2, length - offset), 0, 0, NO_PAIR))
             else:
                 cut = sentence + 1 + int(fraction[sentence] * (last - sentence - 1))
                 a_length = int(ends[cut] - ends[sentence])
                 b = (int(ends[cut]), length - a_length, IS_NEXT)
-                if next_sentence and view.documents > 1 and other[sentence] < 0.5:
-                    b = (*_random_span(view, document, budget=target - 3 - a_length, rng=rng), IS_RANDOM)
-                rows.append((start, a_length, *b))
+                if next_sentence and len(documents) > 1 and other[sentence] < 0.5:
+                    budget = target - 3 - a_length
+                    b = (*_random_span(view, documents, place, budget=budget, rng=rng), IS_RANDOM)
+                rows.extend((start, a_length, *b))
             sentence = last
-    return np.asarray(rows, np.int64).reshape(-1, 5)
 
 
 def _last_that_fits(ends: NDArray[np.int64], sentence: int, stop: int, *, budget: int) -> int:
@@ -103,12 +121,14 @@ def _last_that_fits(ends: NDArray[np.int64], sentence: int, stop: int, *, budget
     return max(last, sentence + 1)
 
 
-def _random_span(view: SplitView, document: int, *, budget: int, rng: np.random.Generator) -> tuple[int, int]:
-    """Start and length of a span that begins at a random sentence of another document."""
+def _random_span(
+    view: SplitView, documents: NDArray[np.int64], place: int, *, budget: int, rng: np.random.Generator
+) -> tuple[int, int]:
+    """Start and length of a span that begins at a random sentence of another document than the one at ``place``."""
     # Drawing from one document fewer and stepping over this one is uniform over the others.
-    drawn = int(rng.integers(view.documents - 1))
-    drawn += drawn >= document
-    first, stop = view.document(drawn)
+    drawn = int(rng.integers(len(documents) - 1))
+    drawn += drawn >= place
+    first, stop = view.document(documents[drawn])
     sentence = int(rng.integers(first, stop))
     start = int(view.sentence_ends[sentence])
     return start, min(budget, int(view.sentence_ends[stop]) - start)
@@ -155,9 +175,7 @@ class Source:
             raise InputError(f"the {view.name} split holds no sentences", remedy="add text, or change ingest.split")
         self.view, self.seed, self.vocab_size = view, seed, vocab_size
         self.sequence_tokens, self.batch_tokens, self.next_sentence = sequence_tokens, batch_tokens, next_sentence
-        # One flat view over all shards; np.concatenate would copy, and one shard is the common case.
-        shards = list(view.shard_ids())
-        self.ids = shards[0] if len(shards) == 1 else np.concatenate(shards)
+        self.special = view.special
 
     def epoch(self, number: int) -> tuple[Plan, list[NDArray[np.int64]]]:
         """Plan of an epoch and its batches."""
@@ -179,24 +197,34 @@ class Source:
     def batch(self, plan: Plan, *, rate: float, mask: float, random: float, rng: np.random.Generator) -> Batch:
         """Copy the spans of a plan into a padded batch and corrupt it."""
         lengths = plan[:, A_LENGTH] + plan[:, B_LENGTH] + 2 + (plan[:, B_LENGTH] > 0)
-        ids = np.full((len(plan), int(lengths.max())), PAD, np.int64)
+        special = self.special
+        ids = np.full((len(plan), int(lengths.max())), special.pad, np.int64)
         segments = np.zeros_like(ids)
-        for row, (a, a_length, b, b_length, _) in enumerate(plan):
-            ids[row, 0] = CLS
-            ids[row, 1 : a_length + 1] = self.ids[a : a + a_length]
-            ids[row, a_length + 1] = SEP
+        for row, (a, a_length, b, b_length, _) in enumerate(plan.tolist()):
+            ids[row, 0] = special.cls
+            ids[row, 1 : a_length + 1] = self.view.span(a, a + a_length)
+            ids[row, a_length + 1] = special.sep
             if b_length:
                 end = a_length + 2 + b_length
-                ids[row, a_length + 2 : end] = self.ids[b : b + b_length]
-                ids[row, end] = SEP
+                ids[row, a_length + 2 : end] = self.view.span(b, b + b_length)
+                ids[row, end] = special.sep
                 segments[row, a_length + 2 : end + 1] = 1
         attend = np.arange(ids.shape[1]) < lengths[:, None]
-        masked, targets = corrupt(ids, vocab_size=self.vocab_size, rate=rate, mask=mask, random=random, rng=rng)
+        masked, targets = corrupt(
+            ids, vocab_size=self.vocab_size, rate=rate, mask=mask, random=random, rng=rng, special=special
+        )
         return Batch(ids, segments, attend, masked, targets, plan[:, PAIR])
 
 
 def corrupt(
-    ids: NDArray[np.int64], *, vocab_size: int, rate: float, mask: float, random: float, rng: np.random.Generator
+    ids: NDArray[np.int64],
+    *,
+    vocab_size: int,
+    rate: float,
+    mask: float,
+    random: float,
+    rng: np.random.Generator,
+    special: SpecialIds,
 ) -> tuple[NDArray[np.int64], NDArray[Any]]:
     """Choose ``rate`` of the tokens and corrupt them in place; special tokens are never chosen or drawn.
 
@@ -205,12 +233,14 @@ def corrupt(
 
     """
     flat = ids.reshape(-1)
-    ordinary = np.flatnonzero(flat > MASK)
+    is_special = np.zeros(vocab_size, np.bool_)
+    is_special[list(special)] = True
+    ordinary = np.flatnonzero(~is_special[flat])
     count = min(len(ordinary), max(1, round(len(ordinary) * rate)))
     chosen = np.sort(rng.choice(ordinary, count, replace=False))
     targets = flat[chosen].copy()
     draw = rng.random(count)
-    flat[chosen[draw < mask]] = MASK
+    flat[chosen[draw < mask]] = special.mask
     swapped = chosen[(draw >= mask) & (draw < mask + random)]
-    flat[swapped] = rng.integers(MASK + 1, vocab_size, len(swapped))
+    flat[swapped] = np.flatnonzero(~is_special)[rng.integers(vocab_size - len(special), size=len(swapped))]
     return chosen, targets

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from bert_ops.model.encoder import PretrainingModel
 from bert_ops.pretrain.examples import NO_PAIR, Batch
 from bert_ops.tokenizer.store import SplitView
-from bert_ops.tokenizer.wordpiece import MASK
 from bert_ops.training.loop import Loss, Row
 
 
@@ -69,7 +68,7 @@ def unigram(train: SplitView, held_out: Iterable[Batch], *, vocab_size: int) -> 
     counts: NDArray[np.float64] = np.ones(vocab_size)
     for ids in train.shard_ids():
         counts += np.bincount(ids, minlength=vocab_size)
-    counts[: MASK + 1] = 0.0  # special tokens are never masked
+    counts[list(train.special)] = 0.0  # special tokens are never masked
     log_share = np.log(np.maximum(counts, 1e-12) / counts.sum())
     targets = np.concatenate([batch.targets for batch in held_out])
     # A token that the tokenizer did not know is masked nowhere, so every target has a positive count.

@@ -60,9 +60,8 @@ def kinds(frame: str) -> NDArray[np.uint8]:
         ):
             table[point] = {(0, 1, 0): ISOLATED, (0, 0): SPACE}.get(tuple(answer.ids), CONTEXT)
     isolated = np.flatnonzero(table == ISOLATED)
-    for point, word in zip(isolated, words_of(frame, isolated), strict=True):
-        if len(word) != 1:
-            table[point] = CONTEXT
+    longer = [len(word) != 1 for word in words_of(frame, isolated)]
+    table[isolated[longer]] = CONTEXT
     table.setflags(write=False)
     return table
 
@@ -94,8 +93,8 @@ def frame_of(tokenizer: Tokenizer) -> str | None:
 
 def is_chinese(points: NDArray[Any]) -> NDArray[np.bool_]:
     """Whether code points are ideographs in BERT's sense."""
-    table: NDArray[np.bool_] = _chinese()
-    return table[points]
+    found: NDArray[np.bool_] = _chinese()[points]
+    return found
 
 
 @lru_cache(maxsize=1)

@@ -20,7 +20,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from tokenizers import Tokenizer
 
 from bert_ops.errors import ArtifactError, InputError
@@ -109,9 +108,7 @@ def _fill(
         arguments=(arguments.sentences, arguments.tokenizer, work, params.model_dump()),
     )
     dtype = dtype_for(tokenizer.get_vocab_size())
-    writers = {
-        split: SplitWriter(folder, split, dtype=dtype, shard_tokens=params.shard_tokens) for split in SPLITS
-    }
+    writers = {split: SplitWriter(folder, split, dtype=dtype, shard_tokens=params.shard_tokens) for split in SPLITS}
     by_source: dict[str, Counter[str]] = defaultdict(Counter)
     last: dict[str, str | None] = dict.fromkeys(SPLITS)
     progress, begin, read = Progress("tokenizing", total=sum(rows), unit="sentences"), time.monotonic(), 0
@@ -154,9 +151,11 @@ def preview(sentences: Path, tokenizer: Tokenizer, params: TokenizeParams) -> st
     encoded = FastEncoder(tokenizer).encode(texts, inside=inside)
     rows = []
     for number, text in enumerate(texts):
-        pieces = [tokenizer.id_to_token(int(token)) for token in encoded.text(number)]
+        pieces = [str(tokenizer.id_to_token(int(token))) for token in encoded.text(number)]
         begins = encoded.word_starts[encoded.offsets[number] : encoded.offsets[number + 1]]
-        words = "".join(f" {piece}" if start else piece.removeprefix("##") for piece, start in zip(pieces, begins, strict=True))
+        words = "".join(
+            f" {piece}" if start else piece.removeprefix("##") for piece, start in zip(pieces, begins, strict=True)
+        )
         rows.append({"text": text, "pieces": " ".join(pieces), "words": words.strip()})
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 

@@ -212,9 +212,7 @@ class TokenStore:
         manifest = _read_manifest(folder / "manifest.json", verify=verify)
         try:
             dtype, special = np.dtype(manifest["dtype"]), SpecialIds(**manifest["special_ids"])
-            views = {
-                name: SplitView(folder, name, entry, dtype, special) for name, entry in manifest["splits"].items()
-            }
+            views = {name: SplitView(folder, name, entry, dtype, special) for name, entry in manifest["splits"].items()}
             files = [file for view in views.values() for file in view.files()]
         except (KeyError, TypeError) as error:
             raise damaged(folder / "manifest.json", f"it lacks {error}", made_by="tokenize") from error

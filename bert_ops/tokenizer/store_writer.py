@@ -10,8 +10,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from bert_ops.io import file_sha256, write_text
-from bert_ops.io import dump_json
+from bert_ops.io import dump_json, file_sha256, write_text
 from bert_ops.tokenizer.store import FORMAT, NPY_HEADER, Ids, dtype_for, manifest_checksum, starts_file
 from bert_ops.tokenizer.wordpiece import SpecialIds
 
@@ -68,7 +67,7 @@ class SplitWriter:
         self._digest = hashlib.sha256()
 
     def add(self, sentences: Sequence[Ids], *, repeats: int = 1) -> None:
-        """Append a document of which every token begins a word; empty sentences are kept out, as is an empty document."""
+        """Append a document of which every token begins a word; empty sentences are left out."""
         lengths = np.array([len(ids) for ids in sentences if len(ids)], np.int64)
         if not len(lengths):
             return

@@ -65,7 +65,10 @@ def build(
         raise InputError("the vocabulary's ids have gaps or repeat", allowed="0 … size - 1, each once")
     tokenizer = Tokenizer(
         models.WordPiece(
-            vocab=vocab, unk_token="[UNK]", continuing_subword_prefix=CONTINUATION, max_input_chars_per_word=LONGEST_WORD
+            vocab=vocab,
+            unk_token="[UNK]",
+            continuing_subword_prefix=CONTINUATION,
+            max_input_chars_per_word=LONGEST_WORD,
         )
     )
     _add_frame(tokenizer, lowercase=lowercase, strip_accents=strip_accents)
@@ -110,7 +113,8 @@ def save(tokenizer: Tokenizer, folder: Path, params: TokenizerParams, *, max_len
 
 def special_ids(tokenizer: Tokenizer) -> SpecialIds:
     """Ids of the five tokens that BERT needs."""
-    return SpecialIds(*(tokenizer.token_to_id(token) for token in REQUIRED_SPECIAL_TOKENS))
+    vocab = tokenizer.get_vocab(with_added_tokens=True)
+    return SpecialIds(*(vocab[token] for token in REQUIRED_SPECIAL_TOKENS))
 
 
 def copy(source: Path, target: Path) -> None:

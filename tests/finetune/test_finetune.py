@@ -19,7 +19,7 @@ from bert_ops.finetune import baselines, examples, stage, tuning
 from bert_ops.finetune.inference import encode_batch, load_task_model, predict_probabilities
 from bert_ops.finetune.params import TaskParams
 from bert_ops.io import folder_sha256
-from bert_ops.tokenizer.wordpiece import MASK
+from bert_ops.tokenizer.wordpiece import MASK, SpecialIds
 from tests.conftest import made_up_examples
 
 
@@ -161,11 +161,11 @@ def test_an_epoch_holds_every_example_once(lengths: list[int], batch: int, seed:
 
 def test_masking_leaves_special_tokens_and_padding_alone() -> None:
     ids = np.random.default_rng(0).integers(0, 100, (50, 40))
-    masked = tuning.mask_tokens(ids, rate=0.2, rng=np.random.default_rng(1))
+    masked = tuning.mask_tokens(ids, rate=0.2, rng=np.random.default_rng(1), special=SpecialIds())
     changed = masked != ids
     assert (masked[changed] == MASK).all() and (ids[changed] > MASK).all()
     assert changed.sum() / (ids > MASK).sum() == pytest.approx(0.2, abs=0.03)
-    assert tuning.mask_tokens(ids, rate=0.0, rng=np.random.default_rng(1)) is ids
+    assert tuning.mask_tokens(ids, rate=0.0, rng=np.random.default_rng(1), special=SpecialIds()) is ids
 
 
 class TestBadInput:

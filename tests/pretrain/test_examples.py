@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from bert_ops.pretrain import examples
 from bert_ops.pretrain.examples import A_LENGTH, B_LENGTH, IS_NEXT, IS_RANDOM, NO_PAIR, PAIR, Source
 from bert_ops.tokenizer.store import SplitView, TokenStore
-from bert_ops.tokenizer.wordpiece import CLS, MASK, PAD, SEP
+from bert_ops.tokenizer.wordpiece import CLS, MASK, PAD, SEP, SpecialIds
 
 VOCAB = 400
 SHARES = {"rate": 0.15, "mask": 0.8, "random": 0.1}
@@ -92,10 +92,10 @@ def test_a_batch_is_laid_out_as_bert_reads_it(view: SplitView) -> None:
     clean = batch.ids.copy()
     clean.reshape(-1)[batch.masked] = batch.targets
     for row, (a, a_length, b, b_length, _) in enumerate(rows):
-        expected = [CLS, *one.ids[a : a + a_length], SEP]
+        expected = [CLS, *view.span(a, a + a_length), SEP]
         segments = [0] * len(expected)
         if b_length:
-            tail = [*one.ids[b : b + b_length], SEP]
+            tail = [*view.span(b, b + b_length), SEP]
             expected, segments = expected + tail, segments + [1] * len(tail)
         padding = clean.shape[1] - len(expected)
         assert clean[row].tolist() == expected + [PAD] * padding
@@ -122,7 +122,9 @@ def test_corruption(seed: int, rows: int, columns: int, rate: float) -> None:
     original = rng.integers(0, VOCAB, (rows, columns))
     original[0, 0] = 77
     ids = original.copy()
-    masked, targets = examples.corrupt(ids, vocab_size=VOCAB, rate=rate, mask=0.8, random=0.1, rng=rng)
+    masked, targets = examples.corrupt(
+        ids, vocab_size=VOCAB, rate=rate, mask=0.8, random=0.1, rng=rng, special=SpecialIds()
+    )
     flat = original.reshape(-1)
     assert (targets == flat[masked]).all() and (targets > MASK).all()
     assert len(masked) == max(1, round((original > MASK).sum() * rate)) and (np.diff(masked) > 0).all()
@@ -135,7 +137,7 @@ def test_shares_of_the_corruption_are_80_10_10() -> None:
     original = np.random.default_rng(0).integers(5, VOCAB, (100, 2000))
     ids = original.copy()
     masked, targets = examples.corrupt(
-        ids, vocab_size=VOCAB, rate=0.15, mask=0.8, random=0.1, rng=np.random.default_rng(1)
+        ids, vocab_size=VOCAB, rate=0.15, mask=0.8, random=0.1, rng=np.random.default_rng(1), special=SpecialIds()
     )
     now = ids.reshape(-1)[masked]
     assert len(masked) / original.size == pytest.approx(0.15, abs=1e-3)
@@ -146,5 +148,5 @@ def test_shares_of_the_corruption_are_80_10_10() -> None:
 
 def test_no_ordinary_token_means_nothing_to_predict() -> None:
     ids = np.array([[CLS, SEP, PAD]])
-    masked, _ = examples.corrupt(ids, vocab_size=VOCAB, **SHARES, rng=np.random.default_rng(0))
+    masked, _ = examples.corrupt(ids, vocab_size=VOCAB, **SHARES, rng=np.random.default_rng(0), special=SpecialIds())
     assert len(masked) == 0

@@ -17,7 +17,9 @@ from hypothesis import strategies as st
 from bert_ops.errors import ArtifactError
 from bert_ops.io import folder_sha256
 from bert_ops.tokenizer import encode, wordpiece
-from bert_ops.tokenizer.store import SplitWriter, TokenStore, dtype_for, write_manifest
+from bert_ops.tokenizer.store import TokenStore, dtype_for
+from bert_ops.tokenizer.store_writer import SplitWriter, write_manifest
+from bert_ops.tokenizer.wordpiece import SpecialIds
 
 documents = st.lists(
     st.lists(st.lists(st.integers(5, 70_000), max_size=12), min_size=1, max_size=5), min_size=1, max_size=20
@@ -33,7 +35,9 @@ def test_reading_gives_what_was_written(tmp_path_factory, documents, shard_token
     writer = SplitWriter(folder, "train", dtype=dtype, shard_tokens=shard_tokens)
     for document in documents:
         writer.add([np.asarray(sentence, np.uint32) for sentence in document])
-    write_manifest(folder, vocab_size=vocab, vocab_sha256="x", splits={"train": writer.close()})
+    write_manifest(
+        folder, vocab_size=vocab, vocab_sha256="x", special_ids=SpecialIds(), splits={"train": writer.close()}
+    )
     view = TokenStore.open(folder, verify=True)["train"]
     kept = [[s for s in d if s] for d in documents if any(d)]
     read = [[view.sentence(i).tolist() for i in range(*view.document(d))] for d in range(view.documents)]
@@ -75,6 +79,8 @@ def test_the_batch_size_changes_no_byte(
             tokenizer=tokenizer_folder,
             out=tmp_path / "tokens",
             metrics=tmp_path / "m.json",
+            work=tmp_path / "work",
+            workers=1,
         )
     )
     assert folder_sha256(tmp_path / "tokens") == folder_sha256(tokens_folder)

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from bert_ops.errors import ArtifactError, InputError
+from bert_ops.tokenizer import learning, wordpiece
 from bert_ops.tokenizer import train as stage
-from bert_ops.tokenizer import wordpiece
 from bert_ops.tokenizer.params import TokenizerParams
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -23,8 +23,13 @@ def params(**changes) -> TokenizerParams:
         "lowercase": True,
         "strip_accents": False,
         "special_tokens": SPECIAL,
+        "user_tokens": [],
     }
     return TokenizerParams(**{**values, **changes})
+
+
+def trained(texts: list[str], params: TokenizerParams):
+    return learning.train(learning.count([texts], params), params)
 
 
 def build(*pieces: str):
@@ -53,7 +58,7 @@ def test_a_pair_gets_separators_and_segments() -> None:
 
 def test_training_learns_pieces_and_keeps_every_frequent_character() -> None:
     texts = ["playing saying staying 我爱北京", "he plays and she says 北京天安门"] * 5
-    tokenizer = wordpiece.train(texts, params())
+    tokenizer = trained(texts, params())
     vocab = tokenizer.get_vocab()
     assert [tokenizer.id_to_token(i) for i in range(5)] == SPECIAL
     assert set("我爱北京天安门") <= set(vocab)
@@ -63,7 +68,7 @@ def test_training_learns_pieces_and_keeps_every_frequent_character() -> None:
 
 def test_rare_characters_become_unknown_and_do_not_fill_the_vocabulary() -> None:
     texts = ["北京"] * 3 + ["龘"]
-    tokenizer = wordpiece.train(texts, params(min_frequency=2))
+    tokenizer = trained(texts, params(min_frequency=2))
     assert "龘" not in tokenizer.get_vocab()
     assert tokenizer.encode("龘", add_special_tokens=False).tokens == ["[UNK]"]
 
@@ -73,7 +78,7 @@ def test_the_same_corpus_gives_the_same_bytes(tmp_path: Path) -> None:
     words = ["".join(rng.choices("abcdefgh", k=rng.randint(2, 7))) for _ in range(300)]
     texts = [" ".join(rng.choices(words, k=12)) + "北京天气" for _ in range(200)]
     for name in ("one", "two"):
-        wordpiece.save(wordpiece.train(texts, params(vocab_size=150)), tmp_path / name, params())
+        wordpiece.save(trained(texts, params(vocab_size=150)), tmp_path / name, params())
     for file in ("tokenizer.json", "vocab.txt"):
         assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
 
@@ -91,14 +96,14 @@ def test_transformers_encodes_identically(tokenizer_folder: Path) -> None:
 
 def test_a_vocabulary_smaller_than_the_alphabet_is_refused() -> None:
     with pytest.raises(InputError) as error:
-        wordpiece.train(["甲乙丙丁戊己庚辛壬癸子丑", "abcdef"], params(vocab_size=20))
+        trained(["甲乙丙丁戊己庚辛壬癸子丑", "abcdef"], params(vocab_size=20))
     assert "`tokenizer.vocab_size` is 20" in str(error.value)
     assert "at least 28" in str(error.value)
 
 
 def test_no_text_is_refused() -> None:
     with pytest.raises(InputError, match="no text"):
-        wordpiece.train(["", ""], params())
+        trained(["", ""], params())
 
 
 @pytest.mark.parametrize(
