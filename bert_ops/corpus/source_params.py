@@ -58,6 +58,7 @@ class SourceBase(Section):
     )
     max_documents: int | None = Field(None, ge=1, description="rows that are used at most; absent: all")
     max_characters: int | None = Field(None, ge=1, description="characters that are used at most; absent: all")
+    licence: str | None = Field(None, description="licence of the texts, for the data card")
 
 
 class _Fields(SourceBase):
@@ -177,7 +178,9 @@ class CsvSource(_TextFiles, _Fields):
     kind: Literal["csv", "tsv"] = Field(description="comma-separated or tab-separated values with a header")
     delimiter: str | None = Field(None, description="one character between columns; absent: a comma, for tsv a tab")
     quote: str | None = Field(
-        None, description="one character around values that hold a delimiter or a line end; '' for none; absent: \""
+        None,
+        description="one character around values that hold a delimiter or a line end; '' for none; absent: \", "
+        "for tsv none",
     )
 
     @model_validator(mode="after")
