@@ -32,6 +32,13 @@ def is_url(path: str) -> bool:
     return _URL.match(path) is not None
 
 
+def public_url(url: str) -> str:
+    """A URL without user, password, query and fragment."""
+    protocol, _, rest = url.partition("://")
+    authority, slash, path = re.split(r"[?#]", rest, maxsplit=1)[0].partition("/")
+    return f"{protocol}://{authority.rpartition('@')[2]}{slash}{path}"
+
+
 class ReadingParams(Section):
     """How files are read and what happens to what cannot be."""
 
@@ -47,6 +54,17 @@ class ReadingParams(Section):
     )
     max_row_mebibytes: int = Field(ge=1, le=1024, description="longer rows are skipped, MiB of their bytes")
     max_json_depth: int = Field(ge=1, le=500, description="nesting of a JSON row; deeper ones are refused")
+
+
+def _usable_path(path: str) -> str:
+    if not is_url(path):
+        return path
+    protocol, _, rest = path.partition("://")
+    if "@" in rest.partition("/")[0]:
+        raise ValueError("path names a user or password; leave credentials to the environment of the snapshot stage")
+    if protocol in ("file", "local") or "::" in path:
+        raise ValueError(f"path is {public_url(path)!r}; name a local file by its path, and no URL within another")
+    return path
 
 
 class SourceBase(Section):
@@ -110,12 +128,7 @@ class _Files(SourceBase):
         None, description="which files of a folder, as a glob ('*.txt', '**/*.txt'); only for folders"
     )
 
-    @field_validator("path")
-    @classmethod
-    def _path_holds_no_password(cls, path: str) -> str:
-        if is_url(path) and "@" in path.partition("://")[2].partition("/")[0]:
-            raise ValueError("it names a user or password; leave credentials to the environment of the snapshot stage")
-        return path
+    _path = field_validator("path")(_usable_path)
 
     @field_validator("pattern")
     @classmethod
@@ -211,7 +224,7 @@ class HuggingFaceSource(_Fields):
     path: str = Field(min_length=1, description="the folder below a folder that the ingest stage depends on, or a URL")
     subset: str | None = Field(None, description="which dataset of a DatasetDict ('train'); absent: a single dataset")
 
-    _check = field_validator("path")(_Files._path_holds_no_password.__func__)  # type: ignore[attr-defined]
+    _path = field_validator("path")(_usable_path)
 
 
 Parameters = dict[str, StrictStr | StrictInt | StrictFloat | StrictBool | None]

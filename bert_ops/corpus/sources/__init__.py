@@ -16,8 +16,13 @@ from pathlib import Path
 
 from bert_ops.corpus.records import Rejection, Row
 from bert_ops.corpus.source_params import ReadingParams, Source, SqlSource
+from bert_ops.corpus.sources.delimited import read_delimited
+from bert_ops.corpus.sources.huggingface import read_huggingface
+from bert_ops.corpus.sources.json import read_json
 from bert_ops.corpus.sources.jsonl import read_jsonl
+from bert_ops.corpus.sources.parquet import read_parquet
 from bert_ops.corpus.sources.reading import REASONS, REMEDIES, Reading, SourceReport
+from bert_ops.corpus.sources.sql import read_sql
 from bert_ops.corpus.sources.sqlite import read_sqlite
 from bert_ops.corpus.sources.text import read_text
 from bert_ops.errors import InputError
@@ -27,8 +32,14 @@ __all__ = ["READERS", "REASONS", "SourceReport", "read_source"]
 #: Kind of source to its reader.
 READERS: dict[str, Callable[[Reading], Iterator[Row | Rejection]]] = {
     "text": read_text,
+    "json": read_json,
     "jsonl": read_jsonl,
+    "csv": read_delimited,
+    "tsv": read_delimited,
+    "parquet": read_parquet,
+    "huggingface": read_huggingface,
     "sqlite": read_sqlite,
+    "sql": read_sql,
 }
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 import stat
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from bert_ops.corpus.records import Rejection, Row
 from bert_ops.corpus.source_params import is_url
-from bert_ops.corpus.sources.reading import FileFacts, Reading, Stop
+from bert_ops.corpus.sources.reading import REMEDIES, FileFacts, Reading, Stop
 from bert_ops.corpus.sources.snapshots import snapshot_files
 from bert_ops.errors import InputError
 
@@ -73,26 +73,36 @@ def read_files(reading: Reading, read: FileReader) -> Iterator[Row | Rejection]:
     source = reading.source
     assert not hasattr(source, "query")
     if is_url(source.path):
-        for copied, url in snapshot_files(reading):
-            yield from _read_one(reading, SourceFile(copied, url), read)
+        yield from read_each(reading, (SourceFile(path, url) for path, url in snapshot_files(reading)), read)
         return
     key = f"`ingest.sources.{reading.name}.path`"
     paths, alone = _find(Path(source.path), getattr(source, "pattern", None), key=key, inputs=reading.inputs)
     for path in paths:
-        shown = path.as_posix()
         problem = None if alone else _problem(path)
         if problem is not None:
-            yield reading.reject(shown, *problem)
+            yield reading.reject(path.as_posix(), *problem)
             continue
         contained(path, what=key if alone else "link", inputs=reading.inputs)
+        yield from read_each(reading, [SourceFile(path, path.as_posix())], read, alone=alone)
+
+
+def read_each(
+    reading: Reading, files: Iterable[SourceFile], read: FileReader, *, alone: bool = False
+) -> Iterator[Row | Rejection]:
+    """Read files one after the other.
+
+    Raises:
+        InputError: the file that params.yaml itself names (``alone``) cannot be opened.
+
+    """
+    for file in files:
         try:
-            yield from _read_one(reading, SourceFile(path, shown), read)
+            yield from _read_one(reading, file, read)
         except OSError as error:
+            why = error.strerror or str(error)
             if alone:
-                raise InputError(
-                    f"{path} cannot be read: {error.strerror or error}", remedy="check the file and its permissions"
-                ) from error
-            yield reading.reject(shown, "unreadable_file", f"it cannot be read: {error.strerror or error}")
+                raise InputError(f"{file.shown} cannot be read: {why}", remedy=REMEDIES["unreadable_file"]) from error
+            yield reading.reject(file.shown, "unreadable_file", f"cannot be read: {why}")
 
 
 def _read_one(reading: Reading, file: SourceFile, read: FileReader) -> Iterator[Row | Rejection]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from bert_ops.corpus.records import Rejection, Row
 from bert_ops.corpus.sources.files import SourceFile, read_files
+from bert_ops.corpus.sources.json_scan import Depth
 from bert_ops.corpus.sources.lines import Refused, is_blank, lines
 from bert_ops.corpus.sources.reading import FileFacts, Reading
 from bert_ops.corpus.sources.rows import row_maker
@@ -68,8 +69,6 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def depth_of(text: str) -> int:
     """Deepest nesting of brackets outside of strings."""
-    from bert_ops.corpus.sources.json_scan import Depth
-
     depth = Depth()
     depth.feed(text)
     return depth.deepest

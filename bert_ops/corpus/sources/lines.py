@@ -192,3 +192,21 @@ def decode_line(raw: bytes, name: str, *, offset: int) -> str | Refused:
 def is_blank(text: str) -> bool:
     """Whether a line holds nothing but white space."""
     return not text or text.isspace()
+
+
+def text_blocks(reading: Reading, file: SourceFile, facts: FileFacts) -> Iterator[str]:
+    """Yield the text of a file in blocks of about 1 MiB; a byte that does not decode comes as a lone surrogate.
+
+    Raises:
+        Stop: the file breaks off or its encoding is uncertain.
+
+    """
+    decoder: codecs.IncrementalDecoder | None = None
+    for block in byte_blocks(reading, file, facts):
+        if facts.encoding is None and not block.isascii():
+            settle(reading, facts, block)
+        if decoder is None and facts.encoding is not None:
+            decoder = codecs.getincrementaldecoder(codec(facts))("surrogateescape")
+        yield block.decode("ascii") if decoder is None else decoder.decode(block)
+    if decoder is not None:
+        yield decoder.decode(b"", final=True)

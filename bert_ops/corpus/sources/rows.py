@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from bert_ops.corpus.field_paths import getter
-from bert_ops.corpus.records import MISSING, Row
+from bert_ops.corpus.records import MISSING, Rejection, Row
 from bert_ops.corpus.sources.reading import Reading, Stop
 from bert_ops.errors import InputError
 
@@ -50,6 +50,18 @@ def _prove(reading: Reading, row: Row, value: Any) -> None:
     reading.proven = True
 
 
+def too_long(reading: Reading, row: Row) -> Rejection | None:
+    """Refuse a row of a table whose text is longer than allowed; characters stand for bytes here."""
+    if not isinstance(row.text, str | bytes) or len(row.text) <= reading.max_bytes:
+        return None
+    return reading.reject(
+        row.location,
+        "row_too_long",
+        f"{len(row.text):,} characters; ingest.reading.max_row_mebibytes allows {reading.max_bytes:,}",
+        row.text,
+    )
+
+
 def find_columns(reading: Reading, columns: list[str], *, where: str, more: Iterable[str] = ()) -> list[int | None]:
     """Places of the fields among the columns, in the order of ROLES and then ``more``; None where none is named.
 
@@ -67,6 +79,11 @@ def find_columns(reading: Reading, columns: list[str], *, where: str, more: Iter
             f"{where} has no column {', '.join(absent)}",
             allowed=f"it has {', '.join(columns) or 'none'}",
             remedy="name columns that are there in the source's text, label, spans, words and group",
+        )
+    twice = sorted({name for name in names if name is not None and columns.count(name) > 1})
+    if twice:
+        raise InputError(
+            f"{where} has the column {', '.join(twice)} twice", remedy="give each column a name of its own"
         )
     reading.proven = True
     return [None if name is None else columns.index(name) for name in names]

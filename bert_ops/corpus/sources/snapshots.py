@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from bert_ops.corpus.source_params import public_url
 from bert_ops.corpus.sources.reading import Reading
 from bert_ops.errors import ArtifactError, InputError
 from bert_ops.io import file_sha256, read_json, rerun
@@ -72,7 +73,9 @@ def snapshot_files(reading: Reading) -> Iterator[tuple[Path, str]]:
 
     """
     source: Any = reading.source
-    record = snapshot_record(reading, kind="files", path=source.path, pattern=getattr(source, "pattern", None))
+    record = snapshot_record(
+        reading, kind="files", path=public_url(source.path), pattern=getattr(source, "pattern", None)
+    )
     folder = snapshot_folder(reading) / "files"
     for file in record["files"]:
         yield checked(folder / file["name"], file["sha256"]), file["url"]

@@ -13,7 +13,7 @@ from bert_ops.corpus.records import Rejection, Row
 from bert_ops.corpus.source_params import SqliteSource
 from bert_ops.corpus.sources.files import contained
 from bert_ops.corpus.sources.reading import FileFacts, QueryFacts, Reading
-from bert_ops.corpus.sources.rows import find_columns
+from bert_ops.corpus.sources.rows import find_columns, too_long
 from bert_ops.corpus.sources.values import BadText, RowsHash
 from bert_ops.errors import InputError
 
@@ -77,7 +77,8 @@ def _row(
         if isinstance(value, BadText):
             detail = f"row {number} of the query, is not UTF-8: {value.what}"
             return reading.reject(location, "bad_bytes", detail)
-    return Row(location, *fields)
+    row = Row(location, *fields)
+    return too_long(reading, row) or row
 
 
 def _only_reads(action: int, *_: object) -> int:

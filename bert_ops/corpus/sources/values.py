@@ -7,6 +7,9 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+#: Key of the object that stands for text that is not UTF-8, and says what is wrong with it.
+NOT_UTF8 = "not UTF-8"
+
 
 class BadText(bytes):
     """Bytes that a database holds as text and that are not UTF-8."""
@@ -26,6 +29,8 @@ class BadText(bytes):
 
 def as_json(value: Any) -> str:
     """A value of a database as JSON text: what JSON lacks (dates, decimals) as its string, bytes as hexadecimal."""
+    if isinstance(value, BadText):
+        value = {NOT_UTF8: value.what, "bytes": value.hex()}
     return json.dumps(value, ensure_ascii=True, allow_nan=True, default=_plain, sort_keys=True)
 
 
