@@ -59,11 +59,18 @@ def kinds(frame: str) -> NDArray[np.uint8]:
             block, probe.encode_batch_fast([f"x{chr(p)}x" for p in block], add_special_tokens=False), strict=True
         ):
             table[point] = {(0, 1, 0): ISOLATED, (0, 0): SPACE}.get(tuple(answer.ids), CONTEXT)
-    isolated = np.flatnonzero(table == ISOLATED)
-    longer = [len(word) != 1 for word in words_of(frame, isolated)]
-    table[isolated[longer]] = CONTEXT
+    single = np.flatnonzero(table == ISOLATED)
+    table[single[[len(word) != 1 for word in words_of(frame, single)]]] = CONTEXT
     table.setflags(write=False)
     return table
+
+
+@lru_cache(maxsize=8)
+def isolated(frame: str) -> tuple[NDArray[np.int64], tuple[str, ...]]:
+    """All isolated characters and the words that they become."""
+    points = np.flatnonzero(kinds(frame) == ISOLATED)
+    points.setflags(write=False)
+    return points, tuple(words_of(frame, points))
 
 
 def words_of(frame: str, points: NDArray[np.int64]) -> list[str]:

@@ -21,7 +21,7 @@ from tokenizers import Tokenizer
 
 from bert_ops.errors import InputError
 from bert_ops.tokenizer import characters
-from bert_ops.tokenizer.characters import ISOLATED, SPACE
+from bert_ops.tokenizer.characters import SPACE
 
 #: Prefix of a piece that continues a word.
 CONTINUATION = "##"
@@ -230,13 +230,12 @@ class FastEncoder:
         inside: NDArray[np.bool_],
     ) -> None:
         """Take the mark of a word's start from Chinese characters inside words, in texts that the library encoded."""
-        special = self.tokenizer.get_added_tokens_decoder()
         goes_on = inside & characters.is_chinese(joined.points)
         encodings = self.tokenizer.encode_batch([texts[number] for number in numbers], add_special_tokens=False)
         for number, encoding in zip(numbers, encodings, strict=True):
             begin, first = int(joined.bounds[number]), int(encoded.offsets[number])
-            for place, ((start, stop), token) in enumerate(zip(encoding.offsets, encoding.ids, strict=True)):
-                if stop - start == 1 and token not in special and goes_on[begin + start]:
+            for place, (start, stop) in enumerate(encoding.offsets):
+                if stop - start == 1 and goes_on[begin + start]:
                     encoded.word_starts[first + place] = False
 
 
@@ -355,8 +354,8 @@ def _id_table(tokenizer: Tokenizer, frame: str) -> NDArray[np.int32]:
     vocabulary, unknown = model["vocab"], model["vocab"][model["unk_token"]]
     table = np.full(len(kinds), _CONTEXT, np.int32)
     table[kinds == SPACE] = _NOTHING
-    points = np.flatnonzero(kinds == ISOLATED)
-    table[points] = [vocabulary.get(word, unknown) for word in characters.words_of(frame, points)]
+    points, words = characters.isolated(frame)
+    table[points] = [vocabulary.get(word, unknown) for word in words]
     return table
 
 
@@ -367,11 +366,12 @@ def _separated(tokenizer: Tokenizer, frame: str) -> tuple[Tokenizer, tuple[str, 
     """
     specification = json.loads(tokenizer.to_str())
     vocabulary = specification["model"]["vocab"]
-    points = np.flatnonzero(characters.kinds(frame) == ISOLATED)
-    words = characters.words_of(frame, points)
-    taken = {*vocabulary, *(word for point, word in zip(points, words, strict=True) if word != chr(point))}
-    free = (word for word in words if word not in taken)
-    mark = next(free, None)
+    # Backwards: the last of them are rare. One that stands for another, or that another stands for, may be in a run.
+    points, words = characters.isolated(frame)
+    written = map(chr, reversed(points.tolist()))
+    mark = next(
+        (c for c, word in zip(written, reversed(words), strict=True) if c == word and c not in vocabulary), None
+    )
     if mark is None:
         return tokenizer, None
     mark_id = max(tokenizer.get_vocab(with_added_tokens=True).values()) + 1
