@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import signal
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from pathlib import Path
 from bert_ops import __version__
 from bert_ops.errors import BertOpsError, InputError, StorageError
 from bert_ops.io import storage_errors
+from bert_ops.processes import die_with_parent
 from bert_ops.progress import dagster_session
 
 
@@ -35,6 +35,7 @@ COMMANDS = {
     "sample": Command(
         "bert_ops.corpus.sample", "write the embedded Chinese sample as text files, JSON Lines and SQLite"
     ),
+    "snapshot": Command("bert_ops.corpus.snapshot", "copy database tables and far files that sources name"),
     "ingest": Command("bert_ops.corpus.ingest", "read sources; clean, de-duplicate and split them"),
     "validate_corpus": Command("bert_ops.quality.corpus", "check documents and labelled examples"),
     "tokenizer": Command("bert_ops.tokenizer.train", "train the WordPiece vocabulary"),
@@ -53,8 +54,6 @@ COMMANDS = {
         "bert_ops.doctor", "show versions, hardware and settings, and what is wrong with them", is_stage=False
     ),
 }
-
-_PR_SET_PDEATHSIG = 1
 
 # OpenMP threads that spin while they wait for each other starve as soon as the machine has anything else to do, and
 # threads that sleep at once are slow to wake. A short spin is nearly as fast as a long one on an idle machine and loses
@@ -147,21 +146,6 @@ def run(work: Callable[[], None], *, name: str, debug: bool, is_stage: bool) -> 
     except BrokenPipeError:
         return 141
     return 0
-
-
-def die_with_parent() -> None:
-    """Ask Linux to end this process when its parent dies, so that a killed ``dvc`` leaves no stage running.
-
-    The parent is the shell that DVC starts; a request that comes too late is noticed by the parent's id.
-    """
-    if sys.platform != "linux":
-        return
-    import ctypes
-
-    parent = os.getppid()
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-    if os.getppid() != parent:
-        os._exit(143)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ class Progress:
 
     Args:
         what: the work, as a participle phrase ("pretraining").
-        total: units of work in all.
+        total: units of work in all, or None if that is not known before the end.
         unit: name of a unit, plural.
         stream: where lines go.
         every_s: seconds between two lines where the stream is no terminal.
@@ -31,7 +31,7 @@ class Progress:
     """
 
     def __init__(
-        self, what: str, *, total: int, unit: str, stream: TextIO | None = None, every_s: float = 10.0
+        self, what: str, *, total: int | None, unit: str, stream: TextIO | None = None, every_s: float = 10.0
     ) -> None:
         self.what, self.total, self.unit = what, total, unit
         self.stream = stream if stream is not None else sys.stderr
@@ -46,19 +46,36 @@ class Progress:
         if self.first_done is None:
             # Work that was resumed did not happen in this process and must not flatter the estimate.
             self.first_done, self.start = done, now
+        if self.total is None:
+            self._update_open(done, now, figures)
+            return
         if done < self.total and now - self.last_line < self.every_s:
             return
         self.last_line = now
         made, seconds = done - self.first_done, now - self.start
         remaining = (self.total - done) * seconds / made if made else float("nan")
         parts = [f"{self.what}: {done:,}/{self.total:,} {self.unit} ({done / max(self.total, 1):.0%})"]
-        parts += [
-            f"{name} {value:,.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in figures.items()
-        ]
+        parts += _named(figures)
         if made and done < self.total:
             parts.append(f"{duration(remaining)} left")
         self._write(" · ".join(parts), final=done >= self.total)
         report_to_dagster({"done": done, "total": self.total, "unit": self.unit, "what": self.what, **figures})
+
+    def _update_open(self, done: int, now: float, figures: dict[str, float | str]) -> None:
+        """Report work of unknown size: what is done, and how fast."""
+        if now - max(self.last_line, self.start) < self.every_s:
+            return
+        self.last_line = now
+        made, seconds = done - (self.first_done or 0), now - self.start
+        parts = [f"{self.what}: {done:,} {self.unit}", f"{made / seconds:,.4g} {self.unit}/s", *_named(figures)]
+        self._write(" · ".join(parts), final=False)
+        report_to_dagster({"done": done, "unit": self.unit, "what": self.what, **figures})
+
+    def close(self) -> None:
+        """End the line of a terminal, where the total was not known."""
+        if self.total is None and self.stream.isatty() and self.last_line > 0:
+            self.stream.write("\r\x1b[2K")
+            self.stream.flush()
 
     def _write(self, line: str, *, final: bool) -> None:
         if self.stream.isatty():
@@ -66,6 +83,12 @@ class Progress:
         else:
             self.stream.write(line + "\n")
         self.stream.flush()
+
+
+def _named(figures: dict[str, float | str]) -> list[str]:
+    return [
+        f"{name} {value:,.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in figures.items()
+    ]
 
 
 def note(text: str) -> None:

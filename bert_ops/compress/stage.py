@@ -53,7 +53,7 @@ def run(arguments: argparse.Namespace) -> None:
 
     """
     params = load_section(arguments.params, "compress", CompressParams)
-    normalization = load_section(arguments.params, "ingest", IngestParams).normalization
+    normalization = load_section(arguments.params, "ingest", IngestParams).clean.normalization
 
     from bert_ops.finetune.inference import load_task_model
 

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from bert_ops.corpus.keys import mixed
 from bert_ops.corpus.near import NearPair
-from bert_ops.corpus.split import sides_of
 from bert_ops.corpus.params import SplitParams
+from bert_ops.corpus.split import sides_of
 
 Rows = NDArray[np.void]
 Indices = NDArray[np.int64]
@@ -73,7 +73,9 @@ def resolve_copies(rows: Rows) -> Decision:
     index = np.arange(count)
     order = np.lexsort((index, rows["low"], rows["high"]))
     new = np.ones(count, bool)
-    new[1:] = (rows["high"][order][1:] != rows["high"][order][:-1]) | (rows["low"][order][1:] != rows["low"][order][:-1])
+    new[1:] = (rows["high"][order][1:] != rows["high"][order][:-1]) | (
+        rows["low"][order][1:] != rows["low"][order][:-1]
+    )
     key = np.empty(count, np.int64)
     key[order] = np.cumsum(new) - 1
     status = np.full(count, KEPT, np.int8)
@@ -131,8 +133,8 @@ def remove_near(decision: Decision, removed: dict[int, NearPair]) -> None:
     for row, pair in removed.items():
         decision.status[row] = NEAR
         decision.similarity[row] = pair.similarity
-    for row in removed:
-        kept = removed[row].first
+    for row, pair in removed.items():
+        kept = pair.first
         while kept in removed:
             kept = removed[kept].first
         decision.of[row] = kept
@@ -149,8 +151,8 @@ def remove_near(decision: Decision, removed: dict[int, NearPair]) -> None:
 def assign_splits(rows: Rows, decision: Decision, *, beside: list[NearPair], params: SplitParams) -> None:
     """Give each kept row its cluster and its split: all rows of a cluster land on the same side.
 
-    A cluster holds the rows that share a group and the near-duplicates that both stay. Its side is that of its group, or
-    else of the member with the smallest hash: not the smallest place, which would favour the training split.
+    A cluster holds the rows that share a group and the near-duplicates that both stay. Its side is that of its group,
+    or else of the member with the smallest hash: not the smallest place, which would favour the training split.
     """
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components

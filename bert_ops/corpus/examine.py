@@ -1,7 +1,6 @@
-"""From a row of a source to a record that can be used, or to a rejection that says why not.
+"""From a row of a source to a draft that can be used; what cannot is refused with a reason.
 
-Nothing disappears here: each row becomes one of the two, and a rejection carries the place, the reason and the start of
-the text. Reasons are a fixed list, so that they can be counted.
+Reasons are a fixed list, so that they can be counted.
 """
 
 from __future__ import annotations
@@ -11,170 +10,186 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from bert_ops.corpus import dedup
-from bert_ops.corpus.clean import Cleaned, Span, clean, clean_with_spans, has_lone_surrogate
-from bert_ops.corpus.dedup import Record
-from bert_ops.corpus.params import IngestParams, Source
-from bert_ops.corpus.sources import MISSING, Row
+from bert_ops.corpus.cleaning.cleaner import Cleaner
+from bert_ops.corpus.keys import key
+from bert_ops.corpus.records import MISSING, Draft, Row, Span, Unfit
+from bert_ops.corpus.source_params import Source
 
-_EXCERPT_CHARACTERS = 200
-
-#: Why a row was rejected, and what that means, in the words of the report.
+#: Why a row was refused here, and what that means, in the words of the report.
 REASONS = {
     "missing_field": "a field that the first row has is absent",
     "not_text": "the text is null or not a string",
-    "invalid_text": "the text holds half of a surrogate pair",
-    "empty": "nothing is left of the text after cleaning",
     "no_letters": "the text has neither letter nor digit",
-    "too_short": "fewer characters than ingest.min_characters",
-    "too_long": "more characters than ingest.max_characters",
     "null_label": "the label is null or empty",
     "bad_label": "the label is neither a string nor a whole number nor a truth value",
     "bad_spans": "the spans are not a list of [start, end, label] within the text, or overlap",
+    "bad_words": "the words are not a list of strings that make up the text",
+    "bad_group": "the group is neither a string nor a whole number",
     "label_conflict": "an equal text has another label",
 }
 
 
-@dataclass(frozen=True)
-class Rejection:
-    """A row that is not used: a line of the quarantine file."""
-
-    source: str
-    location: str
-    reason: str
-    detail: str
-    excerpt: str
+#: Steps before and after the cleaning, as the counts name them.
+FIELDS_STEP, SPANS_STEP = "fields", "spans"
 
 
-class _Unfit(Exception):
-    """Internal: a row fails a check."""
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """A row that can be used.
 
-    def __init__(self, reason: str, detail: str) -> None:
-        super().__init__(reason)
-        self.reason, self.detail = reason, detail
-
-
-def examine(row: Row, *, name: str, source: Source, params: IngestParams) -> Record | Rejection:
-    """Clean a row and check it.
-
-    Returns:
-        A record, or why there is none; the first reason in the order of ``REASONS`` that applies.
+    Attributes:
+        draft: the cleaned text, with what follows its characters.
+        label: label of the whole text.
+        spans: the spans as JSON.
+        target: what must be equal for two rows not to contradict each other: the label, or the spans by their place in
+            the key of the text.
+        group: rows of equal group of one source stay together.
 
     """
-    try:
-        return _record(row, name=name, source=source, params=params)
-    except _Unfit as unfit:
-        return reject(name, row.location, unfit.reason, unfit.detail, row.text)
+
+    draft: Draft
+    label: str | None
+    spans: str | None
+    target: Any
+    group: str | None
 
 
-def reject(source: str, location: str, reason: str, detail: str, text: object) -> Rejection:
-    """Build a rejection; its excerpt is the start of the text, made fit for UTF-8."""
-    assert reason in REASONS, reason
-    shown = "" if text is None or text is MISSING else str(text)[:_EXCERPT_CHARACTERS]
-    return Rejection(source, location, reason, detail, shown.encode("utf-8", "replace").decode("utf-8"))
+def examine(row: Row, *, source: Source, cleaner: Cleaner) -> Examined:
+    """Check the fields of a row and clean its text.
 
+    Raises:
+        Unfit: the row cannot be used; the first reason that applies.
 
-def _record(row: Row, *, name: str, source: Source, params: IngestParams) -> Record:
-    fields = {"text": row.text, "label": row.label, "spans": row.spans}
-    absent = [field for field, value in fields.items() if value is MISSING]
+    """
+    values = {"text": row.text, "label": row.label, "spans": row.spans, "words": row.words, "group": row.group}
+    absent = [name for name, value in values.items() if value is MISSING]
     if absent:
-        raise _Unfit("missing_field", f"no field for {', '.join(absent)}")
+        raise Unfit("missing_field", f"no field for {', '.join(absent)}")
     if not isinstance(row.text, str):
-        raise _Unfit("not_text", f"the text is {type(row.text).__name__}")
-    if has_lone_surrogate(row.text):
-        raise _Unfit("invalid_text", "an unpaired \\ud800..\\udfff escape")
-    spans: tuple[Span, ...] | None = None
+        raise Unfit("not_text", f"the text is {type(row.text).__name__}")
+    draft = Draft(row.text)
     if source.spans is not None:
-        raw_spans = _spans(row.spans, row.text)
-        cleaned, moved = clean_with_spans(row.text, raw_spans, form=params.normalization)
-        spans = tuple(_checked_after_cleaning(moved))
-    else:
-        cleaned = clean(row.text, form=params.normalization)
-    key = _check_content(cleaned, params)
-    return Record(
-        source=name,
-        location=row.location,
-        text=cleaned.text,
-        breaks=cleaned.breaks,
-        key=key,
-        task=source.task,
-        label=None if source.label is None else _label(row.label),
-        spans=spans,
+        draft.spans = _spans(row.spans, row.text)
+    if source.words is not None and row.words is not None:
+        draft.word_starts = _word_starts(row.words, row.text)
+    label = None if source.label is None else _label(row.label)
+    group = None if source.group is None else _group(row.group)
+    cleaner.clean(draft)
+    if source.spans is not None:
+        _check_after_cleaning(draft.spans)
+    return Examined(
+        draft=draft,
+        label=label,
+        spans=None if source.spans is None else json.dumps(draft.spans, ensure_ascii=False),
+        target=label if source.spans is None else _places(draft),
+        group=group,
     )
 
 
-def _check_content(cleaned: Cleaned, params: IngestParams) -> str:
-    """Check a cleaned text; returns its key."""
-    text = cleaned.text
-    if not text:
-        raise _Unfit("empty", "only white space or invisible characters")
-    key = dedup.key(text)
-    if not key:
-        raise _Unfit("no_letters", "only punctuation or symbols")
-    solid = len(text) - text.count(" ")
-    if solid < params.min_characters:
-        raise _Unfit("too_short", f"{solid} of at least {params.min_characters} characters")
-    if len(text) > params.max_characters:
-        raise _Unfit("too_long", f"{len(text)} of at most {params.max_characters} characters")
-    return key
+def _places(draft: Draft) -> list[tuple[int, int, str]]:
+    """Spans by their place in the key, so that punctuation between them does not make two texts differ."""
+    places, end_in_text, end_in_key = [], 0, 0
+    for start, end, label in draft.spans:
+        first = end_in_key + len(key(draft.text[end_in_text:start]))
+        end_in_text, end_in_key = end, first + len(key(draft.text[start:end]))
+        places.append((first, end_in_key, label))
+    return places
+
+
+def _has_surrogate(text: str) -> bool:
+    return not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _label(value: Any) -> str:
     """A label as a string; whole numbers and truth values are written as JSON writes them."""
     if value is None:
-        raise _Unfit("null_label", "the label is null")
+        raise Unfit("null_label", "the label is null")
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, int):
         return str(value)
     if not isinstance(value, str):
-        raise _Unfit("bad_label", f"the label is {type(value).__name__}")
-    if has_lone_surrogate(value):
-        raise _Unfit("bad_label", "the label holds half of a surrogate pair")
+        raise Unfit("bad_label", f"the label is {type(value).__name__}")
+    if _has_surrogate(value):
+        raise Unfit("bad_label", "the label holds half of a surrogate pair")
     stripped = value.strip()
     if not stripped:
-        raise _Unfit("null_label", "the label is empty")
+        raise Unfit("null_label", "the label is empty")
     return stripped
 
 
-def _spans(value: Any, text: str) -> list[Span]:
-    """Check spans against the text as it stands in the source; sorted by place.
+def _group(value: Any) -> str | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        raise Unfit("bad_group", f"the group is {type(value).__name__}")
+    return str(value)
 
-    A SQLite column holds them as JSON text, a JSON Lines field as a list.
-    """
+
+def _list(value: Any, *, reason: str, what: str) -> list[Any]:
+    """A list, or JSON text of one: a table column holds lists as text."""
     if isinstance(value, str):
         try:
             value = json.loads(value)
         except (ValueError, RecursionError) as error:
-            raise _Unfit("bad_spans", f"not JSON: {error}") from error
+            raise Unfit(reason, f"not JSON: {error}") from error
     if not isinstance(value, list):
-        raise _Unfit("bad_spans", f"the spans are {'null' if value is None else type(value).__name__}, not a list")
-    spans = [_span(item, len(text)) for item in value]
+        raise Unfit(reason, f"the {what} are {'null' if value is None else type(value).__name__}, not a list")
+    return value
+
+
+def _word_starts(value: Any, text: str) -> list[int]:
+    """Where each of the given words begins; between two of them only white space may stand."""
+    starts, place = [], 0
+    for word in _list(value, reason="bad_words", what="words"):
+        if not isinstance(word, str):
+            raise Unfit("bad_words", f"a word is {type(word).__name__}")
+        if not word.strip():
+            continue
+        while place < len(text) and text[place].isspace():
+            place += 1
+        word = word.strip()  # noqa: PLW2901 - white space around a word is not part of it
+        if not text.startswith(word, place):
+            raise Unfit("bad_words", f"the word {word[:40]!r} does not stand at {place} of the text")
+        starts.append(place)
+        place += len(word)
+    if text[place:].strip():
+        raise Unfit("bad_words", f"the words end at {place}, the text goes on")
+    return starts
+
+
+def _spans(value: Any, text: str) -> list[Span]:
+    """Check spans against the text as it stands in the source; sorted by place."""
+    spans = [_span(item, len(text)) for item in _list(value, reason="bad_spans", what="spans")]
     return _without_overlap(sorted(spans))
 
 
 def _span(item: Any, length: int) -> Span:
     if not isinstance(item, list) or len(item) != 3:
-        raise _Unfit("bad_spans", f"{json.dumps(item, ensure_ascii=True)[:80]} is not [start, end, label]")
+        raise Unfit("bad_spans", f"{json.dumps(item, ensure_ascii=True)[:80]} is not [start, end, label]")
     start, end, label = item
     if any(isinstance(place, bool) or not isinstance(place, int) for place in (start, end)):
-        raise _Unfit("bad_spans", f"{json.dumps(item, ensure_ascii=True)[:80]}: start and end are not whole numbers")
+        raise Unfit("bad_spans", f"{json.dumps(item, ensure_ascii=True)[:80]}: start and end are not whole numbers")
     if not 0 <= start < end <= length:
-        raise _Unfit("bad_spans", f"[{start}, {end}) is empty or not within the {length} characters of the text")
-    if not isinstance(label, str) or not label.strip() or has_lone_surrogate(label):
-        raise _Unfit("bad_spans", f"[{start}, {end}) has no label")
+        raise Unfit("bad_spans", f"[{start}, {end}) is empty or not within the {length} characters of the text")
+    if not isinstance(label, str) or not label.strip() or _has_surrogate(label):
+        raise Unfit("bad_spans", f"[{start}, {end}) has no label")
     return start, end, label.strip()
 
 
 def _without_overlap(spans: list[Span]) -> list[Span]:
     for (_, end, _), (start, _, _) in pairwise(spans):
         if start < end:
-            raise _Unfit("bad_spans", f"two spans overlap at {start}")
+            raise Unfit("bad_spans", f"two spans overlap at {start}")
     return spans
 
 
-def _checked_after_cleaning(spans: list[Span]) -> list[Span]:
-    for start, end, label in spans:
-        if start >= end:
-            raise _Unfit("bad_spans", f"nothing is left of a span labelled {label} after cleaning")
-    return _without_overlap(spans)
+def _check_after_cleaning(spans: list[Span]) -> None:
+    try:
+        for start, end, label in spans:
+            if start >= end:
+                raise Unfit("bad_spans", f"nothing is left of a span labelled {label} after cleaning")
+        _without_overlap(spans)
+    except Unfit as unfit:
+        unfit.step = SPANS_STEP
+        raise

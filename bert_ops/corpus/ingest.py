@@ -1,49 +1,55 @@
-"""Stage ``ingest``: sources to documents, sentences and labelled examples.
+"""Stage ``ingest``: sources to documents, sentences and labelled examples, larger than memory.
 
-Each row is cleaned and checked (:mod:`~bert_ops.corpus.examine`), equal texts are removed
-(:mod:`~bert_ops.corpus.dedup`), each text gets its side (:mod:`~bert_ops.corpus.split`) and is cut into sentences
-(:mod:`~bert_ops.corpus.sentences`). What is not used goes to a quarantine table with its reason, and the counts must
-add up.
+First pass: chunks of rows are cleaned, checked, cut into sentences and hashed by worker processes
+(:mod:`~bert_ops.corpus.prepare`) and spooled to disk. Then copies, contradicting labels, near-duplicates and splits
+are decided from some sixty bytes a row (:mod:`~bert_ops.corpus.decide`, :mod:`~bert_ops.corpus.near`). Second pass: the
+rows become the tables of the corpus (:mod:`~bert_ops.corpus.assemble`). What is not used stands in a quarantine table
+or in the table of duplicates, and the counts must add up.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import unicodedata
-from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import astuple, dataclass, fields
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
-import pandas as pd
+import numpy as np
+import pyarrow as pa
 
-from bert_ops.corpus import dedup
-from bert_ops.corpus.dedup import Deduplicated, Record
-from bert_ops.corpus.examine import REASONS, Rejection, examine, reject
-from bert_ops.corpus.params import IngestParams, Source
-from bert_ops.corpus.sentences import split_sentences
-from bert_ops.corpus.sources import read_source
-from bert_ops.corpus.split import SPLITS, side
+from bert_ops.corpus import card, near
+from bert_ops.corpus.assemble import Assembler
+from bert_ops.corpus.decide import (
+    CONFLICT,
+    KEPT,
+    Decision,
+    Rows,
+    assign_splits,
+    meaning,
+    preference,
+    remove_near,
+    resolve_copies,
+)
+from bert_ops.corpus.facts import Tally, card_facts, count, listing, summarise
+from bert_ops.corpus.params import IngestParams
+from bert_ops.corpus.prepare import Chunk, Refused, Settings, initialise, prepare, prepare_with
+from bert_ops.corpus.records import Rejection, Row, excerpt
+from bert_ops.corpus.source_params import Source
+from bert_ops.corpus.sources import SourceReport, read_source
+from bert_ops.corpus.spool import Spool
+from bert_ops.corpus.tables import TableWriter
 from bert_ops.errors import InputError
-from bert_ops.io import atomic_folder, require_folder, write_json, write_parquet
-from bert_ops.progress import note
+from bert_ops.io import atomic_folder, require_folder, write_json
+from bert_ops.processes import cores, map_in_order
+from bert_ops.progress import Progress, note
 from bert_ops.schema import load_section
 
+QUARANTINE = pa.schema([(name, pa.string()) for name in ("source", "location", "step", "reason", "detail", "excerpt")])
 
-@dataclass(frozen=True)
-class Placed:
-    """A record with its hash and its side."""
-
-    record: Record
-    content_hash: str
-    split: str
-
-    @property
-    def doc_id(self) -> str:
-        """First 16 digits of the content hash (64 bits: two of a million texts share one with odds of 3e-8)."""
-        return self.content_hash[:16]
+#: A chunk ends after this many rows or characters, whichever comes first.
+_CHUNK_ROWS = 4_000
+_CHUNK_CHARACTERS = 1_000_000
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -56,8 +62,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FOLDER",
         help="folder that sources may lie in; give it once for each folder that the stage depends on in dvc.yaml",
     )
+    parser.add_argument("--snapshots", type=Path, help="folder that `bert-ops snapshot` wrote: tables and far files")
     parser.add_argument("--out", type=Path, required=True, help="folder for the Parquet files; replaced as a whole")
     parser.add_argument("--metrics", type=Path, required=True, help="JSON file for the counts")
+    parser.add_argument("--page", type=Path, required=True, help="HTML file for the data card")
+    parser.add_argument(
+        "--workers", type=int, default=cores(), help="processes that clean texts; the result does not depend on it"
+    )
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -71,204 +82,207 @@ def run(arguments: argparse.Namespace) -> None:
     params = load_section(arguments.params, "ingest", IngestParams)
     for folder in arguments.input:
         require_folder(folder, what="the input")
-    records: list[Record] = []
-    rejections: list[Rejection] = []
-    for name, source in params.sources.items():
-        read_records(name, source, params=params, inputs=arguments.input, records=records, rejections=rejections)
-    kept = dedup.deduplicate(records)
-    rejections += settle_conflicts(kept, policy=params.label_conflicts)
-    documents = [place(record, params) for record in kept.documents]
-    examples = {task: [place(record, params) for record in of_task] for task, of_task in sorted(kept.examples.items())}
-    metrics = count(documents, examples, kept, rejections)
-    assert metrics["read"] == len(records) + len(rejections) - len(kept.conflicting)
-    assert metrics["read"] == metrics["documents"] + metrics["rejected"] + metrics["duplicates_removed"]
-    if not documents:
-        raise InputError(
-            f"no document is left of the {metrics['read']:,} texts read: {listing(metrics['rejected_by_reason'])}",
-            remedy="check the sources and ingest.min_characters, max_characters and label_conflicts in params.yaml",
-        )
-    with atomic_folder(arguments.out) as out:
-        write_corpus(out, documents, examples, rejections)
+    if arguments.workers < 1:
+        raise InputError(f"--workers is {arguments.workers}", allowed="at least 1")
+    bands = near.plan_bands(params.near_duplicates) if params.near_duplicates.remove else None
+    settings = Settings.of(params, bands)
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    with (
+        atomic_folder(arguments.out) as out,
+        tempfile.TemporaryDirectory(prefix=".ingest-", dir=arguments.out.parent) as scratch,
+    ):
+        spool = Spool(Path(scratch), bands)
+        try:
+            with TableWriter(out / "quarantine.parquet", QUARANTINE) as quarantine:
+                reader = Reader(params, arguments.input, arguments.snapshots)
+                tally = first_pass(reader, settings, spool, quarantine, workers=arguments.workers)
+                rows = spool.finish()
+                decision = decide(rows, spool, params)
+                settle_conflicts(rows, decision, spool=spool, params=params, tally=tally, quarantine=quarantine)
+            if not len(decision.indices(KEPT)):
+                raise InputError(
+                    f"no document is left of the {tally.read:,} texts read: {listing(tally.reasons)}",
+                    remedy="check the sources, ingest.clean and ingest.label_conflicts in params.yaml",
+                )
+            with Assembler(
+                out, rows=rows, decision=decision, spool=spool, params=params, tasks=list(settings.tasks)
+            ) as assembler:
+                progress = Progress("writing the corpus", total=len(rows), unit="texts")
+                for first, batch in spool.batches():
+                    assembler.add(first, batch)
+                    progress.update(first + len(batch))
+                assembler.finish()
+        finally:
+            spool.close()
+        metrics = count(rows, decision, assembler, tally, params)
+        facts = card_facts(metrics, assembler, tally)
+        card.write_card(facts, readme=out / "README.md", page=arguments.page)
     write_json(arguments.metrics, metrics)
     summarise(metrics)
 
 
-def read_records(
-    name: str,
-    source: Source,
-    *,
-    params: IngestParams,
-    inputs: Sequence[Path],
-    records: list[Record],
-    rejections: list[Rejection],
-) -> None:
-    """Read one source into ``records`` and ``rejections``.
+@dataclass
+class Reader:
+    """Chunks of all sources, one source after the other.
 
-    Raises:
-        InputError: it cannot be read, or not one of its rows can be used.
+    Attributes:
+        full: sources whose cap is reached; the rest of them is not read.
+        reports: what reading found out, by source.
 
     """
-    fit, unfit = len(records), len(rejections)
-    for row in read_source(name, source, inputs=inputs):
-        result = examine(row, name=name, source=source, params=params)
-        if isinstance(result, Record):
-            records.append(result)
-        else:
-            rejections.append(result)
-    reasons = Counter(rejection.reason for rejection in rejections[unfit:])
-    if len(records) == fit:
-        first = rejections[unfit]
+
+    params: IngestParams
+    inputs: Sequence[Path]
+    snapshots: Path | None
+    full: set[str] = field(default_factory=set)
+    reports: dict[str, SourceReport] = field(default_factory=dict)
+
+    def chunks(self) -> Iterator[Chunk]:
+        """Yield chunks; a source ends early once it is in ``full``."""
+        for name, source in self.params.sources.items():
+            report = self.reports[name] = SourceReport()
+            rows: list[Row | Rejection] = []
+            characters = 0
+            for row in read_source(
+                name, source, reading=self.params.reading, inputs=self.inputs, snapshots=self.snapshots, report=report
+            ):
+                rows.append(row)
+                characters += len(row.text) if isinstance(row, Row) and isinstance(row.text, str) else 1
+                if len(rows) >= _CHUNK_ROWS or characters >= _CHUNK_CHARACTERS:
+                    yield Chunk(name, rows)
+                    rows, characters = [], 0
+                    if name in self.full:
+                        break
+            if rows and name not in self.full:
+                yield Chunk(name, rows)
+
+
+def first_pass(reader: Reader, settings: Settings, spool: Spool, quarantine: TableWriter, *, workers: int) -> Tally:
+    """Read, clean and spool all rows.
+
+    Raises:
+        InputError: a source cannot be read, holds a bad row and its policy is ``fail``, or has no row that can be used.
+
+    """
+    tally = Tally(settings.params, reader.reports)
+    progress = Progress("reading", total=None, unit="texts")
+    current: str | None = None
+    results = map_in_order(prepare, reader.chunks(), workers=workers, initialise=initialise, arguments=(settings,))
+    for chunk, prepared in results:
+        if current is not None and chunk.source != current:
+            close_source(current, tally)
+        current = chunk.source
+        if chunk.source in reader.full:
+            continue
+        source = settings.params.sources[chunk.source]
+        room = tally.room(chunk.source, prepared)
+        if room is not None:
+            reader.full.add(chunk.source)
+            prepared = prepare_with(Chunk(chunk.source, chunk.rows[:room]), settings)  # noqa: PLW2901 - the part of it that fits
+        enforce(source, settings.params, prepared.refused)
+        quarantine.write_rows({"step": one.step, **asdict(one.rejection)} for one in prepared.refused)
+        spool.append(prepared)
+        tally.add(chunk.source, prepared, capped=room is not None)
+        progress.update(tally.read, rejected=f"{tally.rejected:,}")
+    if current is not None:
+        close_source(current, tally)
+    return tally
+
+
+def enforce(source: Source, params: IngestParams, refused: list[Refused]) -> None:
+    """End the stage at the first bad row of a source whose policy is ``fail``.
+
+    Raises:
+        InputError: there is one.
+
+    """
+    policy = source.bad_rows or params.reading.bad_rows
+    if refused and policy == "fail":
+        first = refused[0].rejection
         raise InputError(
-            f"not one of the {len(rejections) - unfit:,} rows of the source {name} can be used: {listing(reasons)}; "
-            f"the first is {first.location}: {first.detail}",
+            f"{first.location} cannot be used: {first.reason}: {first.detail}",
+            remedy="mend the row, or set `bad_rows: quarantine` for the source",
+        )
+
+
+def close_source(name: str, tally: Tally) -> None:
+    """Say what a source gave.
+
+    Raises:
+        InputError: not one of its rows can be used.
+
+    """
+    counted = tally.sources[name]
+    assert counted.read == counted.fit + sum(counted.reasons.values())
+    if not counted.fit:
+        assert counted.first is not None
+        raise InputError(
+            f"not one of the {counted.read:,} rows of the source {name} can be used: {listing(counted.reasons)}; "
+            f"the first is {counted.first.location}: {counted.first.detail}",
             remedy=f"check ingest.sources.{name} in params.yaml",
         )
     note(
-        f"{name}: {len(records) - fit:,} texts from {source.path}"
-        + (f"; rejected {listing(reasons)}" if reasons else "")
+        f"{name}: {counted.fit:,} texts from {getattr(tally.params.sources[name], 'path', 'its snapshot')}"
+        + (f"; rejected {listing(counted.reasons)}" if counted.reasons else "")
+        + ("; its cap is reached" if counted.capped else "")
     )
 
 
-def settle_conflicts(kept: Deduplicated, *, policy: str) -> list[Rejection]:
+def decide(rows: Rows, spool: Spool, params: IngestParams) -> Decision:
+    """Decide what becomes of each row."""
+    decision = resolve_copies(rows)
+    beside: list[near.NearPair] = []
+    if spool.bands is not None:
+        note("looking for near-duplicates")
+        removed, beside = near.near_pairs(
+            spool.bands,
+            preference(rows, decision),
+            key_of=spool.key_of,
+            params=params.near_duplicates,
+            meaning=meaning(rows, decision),
+        )
+        remove_near(decision, removed)
+    assign_splits(rows, decision, beside=beside, params=params.split)
+    return decision
+
+
+def settle_conflicts(
+    rows: Rows, decision: Decision, *, spool: Spool, params: IngestParams, tally: Tally, quarantine: TableWriter
+) -> None:
     """Turn contradicting labels into rejections.
 
     Raises:
-        InputError: there are some and ``policy`` is ``fail``.
+        InputError: there are some and ``label_conflicts`` is ``fail``.
 
     """
-    if kept.conflicting and policy == "fail":
-        record, other = kept.conflicting[0]
-        texts = len({record.key for record, _ in kept.conflicting})
+    conflicts = decision.indices(CONFLICT)
+    if not len(conflicts):
+        return
+    texts = spool.pick({*conflicts.tolist(), *decision.of[conflicts].tolist()})
+    if params.label_conflicts == "fail":
+        one, other = texts[int(conflicts[0])], texts[int(decision.of[conflicts[0]])]
+        distinct = len(np.unique(rows[["high", "low"]][conflicts]))
         raise InputError(
-            f"{texts:,} texts have more than one label for the same task; {record.location} says {target(record)}, "
-            f"{other.location} says {target(other)}",
+            f"{distinct:,} texts have more than one label for the same task; {one['location']} says {target(one)}, "
+            f"{other['location']} says {target(other)}",
             remedy="correct the labels, or set ingest.label_conflicts to drop",
         )
-    return [
-        reject(
-            record.source,
-            record.location,
+    names = list(params.sources)
+    rejections = []
+    for row in conflicts.tolist():
+        one, other = texts[row], texts[int(decision.of[row])]
+        rejection = Rejection(
+            names[rows["source"][row]],
+            one["location"],
             "label_conflict",
-            f"{target(record)}; {other.location}: {target(other)}",
-            record.text,
+            f"{target(one)}; {other['location']}: {target(other)}",
+            excerpt(one["text"]),
         )
-        for record, other in kept.conflicting
-    ]
+        tally.reject_later(rejection)
+        rejections.append(rejection)
+    quarantine.write_rows({"step": "label_conflicts", **asdict(rejection)} for rejection in rejections)
 
 
-def target(record: Record) -> str:
-    """A record's label or spans, for messages."""
-    return record.label if record.label is not None else json.dumps(record.spans, ensure_ascii=False)[:120]
-
-
-def place(record: Record, params: IngestParams) -> Placed:
-    """Hash a record and put it on its side."""
-    return Placed(record, dedup.content_hash(record.key), side(record.key, params.split))
-
-
-def count(
-    documents: list[Placed], examples: dict[str, list[Placed]], kept: Deduplicated, rejections: list[Rejection]
-) -> dict[str, Any]:
-    """Build metrics/ingest.json; ``read`` is the sum of what became of the rows."""
-    duplicates = sum(kept.duplicates.values())
-    by_split = Counter(document.split for document in documents)
-    return {
-        "read": len(documents) + len(rejections) + duplicates,
-        "documents": len(documents),
-        "rejected": len(rejections),
-        "duplicates_removed": duplicates,
-        "label_conflicts": len({record.key for record, _ in kept.conflicting}),
-        "rejected_by_reason": dict(Counter(rejection.reason for rejection in rejections)),
-        "duplicates_by_source": dict(kept.duplicates),
-        "by_source": dict(Counter(document.record.source for document in documents)),
-        "by_split": {split: by_split[split] for split in SPLITS},
-        "characters": sum(len(document.record.text) for document in documents),
-        "examples": {task: count_labels(placed) for task, placed in examples.items()},
-        "unicode": unicodedata.unidata_version,
-    }
-
-
-def count_labels(examples: list[Placed]) -> dict[str, dict[str, int]]:
-    """Count labels by split; where a task has spans, the spans are counted, and texts without any as ``O``."""
-    counts: dict[str, Counter[str]] = {split: Counter() for split in SPLITS}
-    for example in examples:
-        record = example.record
-        labels = [record.label] if record.label is not None else [label for _, _, label in record.spans or ()] or ["O"]
-        counts[example.split].update(labels)
-    return {split: dict(labels) for split, labels in counts.items()}
-
-
-def write_corpus(
-    out: Path, documents: list[Placed], examples: dict[str, list[Placed]], rejections: Iterable[Rejection]
-) -> None:
-    """Write the Parquet files of the corpus to a folder."""
-    write_parquet(out / "documents.parquet", frame(document_row(document) for document in documents))
-    write_parquet(out / "sentences.parquet", sentence_frame(documents))
-    for task, placed in examples.items():
-        rows = [
-            {
-                "example_id": example.doc_id,
-                "source": example.record.source,
-                "split": example.split,
-                "text": example.record.text,
-                "label": example.record.label,
-                "spans": None if example.record.spans is None else json.dumps(example.record.spans, ensure_ascii=False),
-                "content_hash": example.content_hash,
-            }
-            for example in placed
-        ]
-        write_parquet(out / "examples" / f"{task}.parquet", frame(rows))
-    names = [field.name for field in fields(Rejection)]
-    quarantine = pd.DataFrame([astuple(rejection) for rejection in rejections], columns=names, dtype="string")
-    write_parquet(out / "quarantine.parquet", quarantine)
-
-
-def document_row(document: Placed) -> dict[str, str | int]:
-    """A row of documents.parquet."""
-    return {
-        "doc_id": document.doc_id,
-        "source": document.record.source,
-        "split": document.split,
-        "text": document.record.text,
-        "characters": len(document.record.text),
-        "content_hash": document.content_hash,
-    }
-
-
-def sentence_frame(documents: list[Placed]) -> pd.DataFrame:
-    """Sentences of all documents, in their order."""
-    return frame(
-        {
-            "doc_id": document.doc_id,
-            "source": document.record.source,
-            "split": document.split,
-            "position": position,
-            "text": sentence,
-        }
-        for document in documents
-        for position, sentence in enumerate(split_sentences(document.record.text, breaks=document.record.breaks))
-    )
-
-
-def frame(rows: Iterable[dict[str, Any]]) -> pd.DataFrame:
-    """A table whose columns are strings, but for counts; a column of nothing but nulls stays a string column."""
-    table = pd.DataFrame(list(rows))
-    return table.astype({column: "string" for column in table.columns if column not in ("position", "characters")})
-
-
-def summarise(metrics: dict[str, Any]) -> None:
-    """Tell a person what became of the texts."""
-    note(
-        f"read {metrics['read']:,} texts: {metrics['documents']:,} documents, "
-        f"{metrics['duplicates_removed']:,} duplicates removed, {metrics['rejected']:,} rejected"
-    )
-    for reason, number in sorted(metrics["rejected_by_reason"].items()):
-        note(f"  rejected {number:,} as {reason}: {REASONS[reason]}")
-    for task, splits in metrics["examples"].items():
-        note(f"task {task}: " + "; ".join(f"{split} {listing(labels)}" for split, labels in splits.items()))
-
-
-def listing(counts: dict[str, int]) -> str:
-    """Counts as a person lists them, largest first."""
-    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-    return ", ".join(f"{number:,} {name}" for name, number in ordered) or "none"
+def target(row: dict[str, str | None]) -> str:
+    """A row's label or spans, for messages."""
+    return row["label"] if row["label"] is not None else str(row["spans"])[:120]

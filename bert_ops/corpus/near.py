@@ -139,7 +139,12 @@ class NearPair:
 
 
 def near_pairs(
-    files: BandFiles, rows: NDArray[np.int64], *, key_of: KeyReader, params: NearDuplicateParams, removable: NDArray[np.uint64]
+    files: BandFiles,
+    rows: NDArray[np.int64],
+    *,
+    key_of: KeyReader,
+    params: NearDuplicateParams,
+    meaning: NDArray[np.uint64],
 ) -> tuple[dict[int, NearPair], list[NearPair]]:
     """Find which rows to remove as near-duplicates of others.
 
@@ -151,7 +156,7 @@ def near_pairs(
         rows: rows of distinct keys, the ones to keep first.
         key_of: reads a key again.
         params: n-gram and threshold.
-        removable: for each of all rows, 0 without a label, else a number that stands for its task and label.
+        meaning: for each of all rows, 0 without a label, else a number that stands for its task and label.
 
     Returns:
         The pair by which each removed row was removed, and the pairs near each other of which both stay.
@@ -173,7 +178,7 @@ def near_pairs(
                 seen_far.add((first, second))
                 continue
             pair = NearPair(first, second, similarity)
-            if removable[second] in (0, removable[first]):
+            if meaning[second] in (0, meaning[first]):
                 removed[second] = pair
             else:
                 beside[first, second] = pair

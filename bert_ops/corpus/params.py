@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 import re
-from pathlib import PurePosixPath
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Literal, Self
 
-from pydantic import Field, StrictBool, StrictFloat, StrictInt, StrictStr, field_validator, model_validator
+from pydantic import Field, model_validator
 
+from bert_ops.corpus.cleaning.params import CleaningParams
+from bert_ops.corpus.source_params import ReadingParams, Source
 from bert_ops.schema import Section, Share
 
-#: Names of sources and tasks become names of files and columns, so they are kept plain.
+#: Names of sources become names of folders and columns, so they are kept plain.
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
 _NAME_RULE = "a lower-case letter, then up to 63 lower-case letters, digits or underscores"
 
@@ -26,75 +27,6 @@ class SampleParams(Section):
     annotated_share: Share = Field(
         description="share of the newspaper's paragraphs, the last ones, that keep their entities"
     )
-
-
-class _Labelled(Section):
-    """Where the text of a row stands and, if the row is labelled, its task and label.
-
-    ``task``, ``label`` and ``spans`` are left out of params.yaml where a source has none; that is their only default.
-    """
-
-    path: str = Field(min_length=1, description="file below a folder that the ingest stage depends on")
-    text: str = Field(min_length=1, description="field or column that holds the text")
-    task: str | None = Field(None, description="task that the rows are examples of; absent: text only")
-    label: str | None = Field(None, description="field or column with the label of the whole text")
-    spans: str | None = Field(
-        None, description="field or column with [[start, end, label], ...], offsets in characters"
-    )
-
-    @model_validator(mode="after")
-    def _task_has_one_target(self) -> Self:
-        targets = [key for key in ("label", "spans") if getattr(self, key) is not None]
-        if self.task is None and targets:
-            raise ValueError(f"{targets[0]} is set but task is not; name the task that the rows are examples of")
-        if self.task is not None and len(targets) != 1:
-            raise ValueError(f"task is {self.task!r} with {len(targets)} targets; a task needs one of label and spans")
-        if self.task is not None and not _NAME.fullmatch(self.task):
-            raise ValueError(f"task is {self.task!r}; allowed: {_NAME_RULE}")
-        return self
-
-
-class TextSource(Section):
-    """Plain text: a file, or the files of a folder in the order of their names; it has no labels."""
-
-    task: ClassVar[None] = None
-    label: ClassVar[None] = None
-    spans: ClassVar[None] = None
-    kind: Literal["text"] = Field(description="plain UTF-8 text")
-    path: str = Field(min_length=1, description="file or folder below a folder that the ingest stage depends on")
-    pattern: str | None = Field(
-        None, description="which files of a folder, as a glob ('*.txt', '**/*.txt'); only for folders"
-    )
-    layout: Literal["line", "file", "paragraph"] = Field(
-        description="what a document is: a line, a whole file, or a paragraph (blocks between blank lines)"
-    )
-
-    @field_validator("pattern")
-    @classmethod
-    def _pattern_stays_inside(cls, pattern: str | None) -> str | None:
-        if pattern is not None and (not pattern or pattern.startswith("/") or ".." in PurePosixPath(pattern).parts):
-            raise ValueError(f"pattern is {pattern!r}; it must be relative to path and hold no '..'")
-        return pattern
-
-
-class JsonLinesSource(_Labelled):
-    """JSON Lines: an object a line."""
-
-    kind: Literal["jsonl"] = Field(description="UTF-8 JSON Lines")
-
-
-class SqliteSource(_Labelled):
-    """A SQLite database, opened read-only."""
-
-    kind: Literal["sqlite"] = Field(description="SQLite 3 database file")
-    query: str = Field(min_length=1, description="one SELECT; give it an ORDER BY, so that the order is defined")
-    id: str | None = Field(None, description="column that names a row in messages; absent: its number in the result")
-    parameters: dict[str, StrictStr | StrictInt | StrictFloat | StrictBool | None] | None = Field(
-        None, description="values bound to the query's :names, never pasted into it"
-    )
-
-
-Source = Annotated[TextSource | JsonLinesSource | SqliteSource, Field(discriminator="kind")]
 
 
 class SplitParams(Section):
@@ -115,20 +47,39 @@ class SplitParams(Section):
         return self
 
 
+class NearDuplicateParams(Section):
+    """Near-duplicates: MinHash with banding finds candidates, the exact Jaccard similarity decides."""
+
+    remove: bool = Field(description="remove near-duplicates; labelled texts stay if their labels differ")
+    ngram: int = Field(ge=1, le=64, description="characters of a shingle; punctuation and spaces are not counted")
+    threshold: float = Field(ge=0.1, le=1.0, description="Jaccard similarity of the n-grams from which texts are near")
+    permutations: int = Field(ge=8, le=1024, description="values of a MinHash signature")
+    recall: float = Field(ge=0.5, lt=1.0, description="share of the pairs right at the threshold that must be found")
+
+
+class LeakageParams(Section):
+    """Training texts that hold a test example of a task (overlap of n-grams; Brown et al. 2020, appendix C)."""
+
+    action: Literal["off", "report", "drop"] = Field(
+        description="drop: documents that leak stay out of the pretraining text; report: they are only listed"
+    )
+    ngram: int = Field(ge=4, le=64, description="characters of an n-gram; shorter examples are not looked for")
+    min_share: Share = Field(description="share of a test example's n-grams in one document from which it leaks")
+
+
 class IngestParams(Section):
     """Sources, and what is done to their rows."""
 
     sources: dict[str, Source] = Field(
         min_length=1, description="sources by name; earlier ones win over later duplicates"
     )
-    normalization: Literal["NFC", "NFKC"] = Field(
-        description="Unicode normalisation form (Unicode Standard Annex 15); NFKC also folds full-width forms"
-    )
-    min_characters: int = Field(ge=1, description="characters that a text needs at least, white space not counted")
-    max_characters: int = Field(ge=1, description="characters that a text may have at most, white space counted")
+    reading: ReadingParams = Field(description="how sources are read, unless one says otherwise")
+    clean: CleaningParams = Field(description="cleaning steps, in their order")
     label_conflicts: Literal["drop", "fail"] = Field(
         description="equal texts with different labels of one task: drop all of them and count them, or fail"
     )
+    near_duplicates: NearDuplicateParams = Field(description="texts that are nearly the same")
+    leakage: LeakageParams = Field(description="test examples inside the pretraining text")
     split: SplitParams = Field(description="training, validation and test")
 
     @model_validator(mode="after")
@@ -146,8 +97,4 @@ class IngestParams(Section):
                     f"sources.{name}.task is {source.task!r} with {target}, but sources.{first} gives that task "
                     f"{first_target}; one task takes one of the two"
                 )
-        if self.min_characters > self.max_characters:
-            raise ValueError(
-                f"min_characters is {self.min_characters}; it must not exceed max_characters = {self.max_characters}"
-            )
         return self

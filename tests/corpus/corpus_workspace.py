@@ -15,13 +15,13 @@ import yaml
 
 from bert_ops.__main__ import main
 
-INGEST: dict[str, Any] = {
+_USUAL = yaml.safe_load((Path(__file__).resolve().parents[2] / "params.yaml").read_text(encoding="utf-8"))["ingest"]
+
+#: The project's own values, but for bounds that small tests need.
+INGEST: dict[str, Any] = _USUAL | {
     "sources": {"news": {"kind": "text", "path": "raw/news.txt", "layout": "line"}},
-    "normalization": "NFKC",
-    "min_characters": 2,
-    "max_characters": 200,
-    "label_conflicts": "drop",
-    "split": {"train": 0.8, "validation": 0.1, "test": 0.1, "salt": ""},
+    "clean": _USUAL["clean"] | {"length": {"min_characters": 2, "max_characters": 200}},
+    "leakage": {"action": "drop", "ngram": 10, "min_share": 0.8},
 }
 
 
@@ -30,6 +30,7 @@ class Workspace:
     """A folder with raw inputs and a way to run the ingest stage on them, as the command line does."""
 
     folder: Path
+    workers: int = 1
 
     @property
     def raw(self) -> Path:
@@ -42,6 +43,10 @@ class Workspace:
     @property
     def metrics_file(self) -> Path:
         return self.folder / "out" / "metrics.json"
+
+    @property
+    def page(self) -> Path:
+        return self.folder / "out" / "card.html"
 
     def text(self, name: str, text: str | bytes) -> Path:
         path = self.raw / name
@@ -70,7 +75,7 @@ class Workspace:
         params = self.folder / "params.yaml"
         params.write_text(yaml.safe_dump(value, allow_unicode=True, sort_keys=False), encoding="utf-8")
         arguments = ["--params", params, "--input", "raw", "--out", self.out, "--metrics", self.metrics_file]
-        return main(["ingest", *map(str, arguments)])
+        return main(["ingest", *map(str, [*arguments, "--page", self.page, "--workers", self.workers])])
 
     def table(self, name: str) -> pd.DataFrame:
         return pd.read_parquet(self.out / f"{name}.parquet")

@@ -1,0 +1,55 @@
+"""Parquet files that grow row by row: bounded memory, bounded row groups, the same bytes for the same rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+#: Bytes in memory after which a row group ends.
+ROW_GROUP_BYTES = 16 << 20
+
+
+class TableWriter:
+    """Writes one Parquet file; a table given in one call never crosses a row group."""
+
+    def __init__(self, path: Path, schema: pa.Schema, *, row_group_bytes: int = ROW_GROUP_BYTES) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.schema, self.limit, self.rows = schema, row_group_bytes, 0
+        self._writer = pq.ParquetWriter(path, schema, compression="zstd")
+        self._pending: list[pa.Table] = []
+        self._bytes = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self._flush()
+        self._writer.close()
+
+    def write(self, table: pa.Table) -> None:
+        """Append rows of the schema."""
+        if not len(table):
+            return
+        self.rows += len(table)
+        self._pending.append(table)
+        self._bytes += table.nbytes
+        if self._bytes >= self.limit:
+            self._flush()
+
+    def write_rows(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Append rows given as mappings."""
+        self.write(pa.Table.from_pylist(list(rows), schema=self.schema))
+
+    def _flush(self) -> None:
+        if self._pending:
+            table = pa.concat_tables(self._pending).combine_chunks()
+            self._writer.write_table(table, row_group_size=len(table))
+            self._pending, self._bytes = [], 0
