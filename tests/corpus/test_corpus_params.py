@@ -18,6 +18,13 @@ JSONL = {"kind": "jsonl", "path": "raw/a.jsonl", "text": "text"}
 SPLIT = INGEST["split"]
 
 
+NEAR = INGEST["near_duplicates"]
+
+
+def clean(**changes: Any) -> dict[str, Any]:
+    return {"clean": INGEST["clean"] | changes}
+
+
 def sources(**one: Any) -> dict[str, Any]:
     return {"sources": one}
 
@@ -26,9 +33,15 @@ def sources(**one: Any) -> dict[str, Any]:
     ("changes", "expected"),
     [
         ({"surprise": 1}, "`ingest.surprise` is not a known key"),
-        ({"min_characters": "two"}, "`ingest.min_characters` is 'two'"),
-        ({"min_characters": 300}, "must not exceed max_characters = 200"),
-        ({"normalization": "NFX"}, "`ingest.normalization` is 'NFX'"),
+        (clean(length={"min_characters": "two", "max_characters": 9}), "`ingest.clean.length.min_characters` is 'two'"),
+        (clean(length={"min_characters": 300, "max_characters": 200}), "must not exceed max_characters = 200"),
+        (clean(normalization="NFX"), "`ingest.clean.normalization` is 'NFX'"),
+        ({"near_duplicates": NEAR | {"threshold": 2.0}}, "`ingest.near_duplicates.threshold` is 2.0"),
+        ({"near_duplicates": NEAR | {"threshold": 0.1, "permutations": 8}}, "permutations do not reach it"),
+        ({"leakage": {"action": "drop", "ngram": 1, "min_share": 0.5}}, "`ingest.leakage.ngram` is 1"),
+        ({"reading": INGEST["reading"] | {"bad_rows": "ignore"}}, "`ingest.reading.bad_rows` is 'ignore'"),
+        (sources(a=TEXT | {"weight": 0.0}), "`ingest.sources.a.weight` is 0.0"),
+        (sources(a=TEXT | {"max_documents": 0}), "`ingest.sources.a.max_documents` is 0"),
         ({"label_conflicts": "keep"}, "`ingest.label_conflicts` is 'keep'"),
         ({"sources": {}}, "`ingest.sources`"),
         ({"split": SPLIT | {"train": 0.9}}, "must add up to 1"),
@@ -36,7 +49,7 @@ def sources(**one: Any) -> dict[str, Any]:
         ({"split": {"train": 0.8, "validation": 0.1, "test": 0.1}}, "`ingest.split.salt` is missing"),
         (sources(a=TEXT | {"layout": "page"}), "`ingest.sources.a.layout` is 'page'"),
         (sources(a={"kind": "text", "path": "x"}), "`ingest.sources.a.layout` is missing"),
-        (sources(a=TEXT | {"kind": "csv"}), "`ingest.sources.a.kind` is 'csv': allowed are 'text', 'jsonl', 'sqlite'"),
+        (sources(a=TEXT | {"kind": "pdf"}), "`ingest.sources.a.kind` is 'pdf': allowed are 'text', 'json', 'jsonl'"),
         (sources(a={"path": "x"}), "`ingest.sources.a.kind` is missing"),
         (sources(a=TEXT | {"query": "x"}), "`ingest.sources.a.query` is not a known key"),
         (sources(a=TEXT | {"pattern": "../*.txt"}), "`ingest.sources.a.pattern`"),
