@@ -15,7 +15,8 @@ from typing import Any, Self, get_args
 from pydantic import BaseModel, Field, model_validator
 
 from bert_ops.compress.params import CompressParams
-from bert_ops.corpus.params import IngestParams, SampleParams
+from bert_ops.corpus.params import IngestParams
+from bert_ops.corpus.sample_params import SampleParams
 from bert_ops.evaluate.params import EvaluateParams, PromoteParams, ReportParams
 from bert_ops.finetune.params import BaselinesParams, FinetuneParams, TaskParams
 from bert_ops.pretrain.params import PretrainParams

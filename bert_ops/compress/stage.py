@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from bert_ops import __version__
 from bert_ops.compress.params import CompressParams
-from bert_ops.corpus.params import IngestParams
+from bert_ops.corpus.cleaning.params import CleaningParams
 from bert_ops.errors import ArtifactError, InputError, ValidationFailed
 from bert_ops.io import atomic_folder, dump_json, read_parquet, rerun, write_json, write_text
 from bert_ops.progress import note
@@ -53,7 +53,7 @@ def run(arguments: argparse.Namespace) -> None:
 
     """
     params = load_section(arguments.params, "compress", CompressParams)
-    normalization = load_section(arguments.params, "ingest", IngestParams).clean.normalization
+    normalization = load_section(arguments.params, "ingest.clean", CleaningParams).normalization
 
     from bert_ops.finetune.inference import load_task_model
 

