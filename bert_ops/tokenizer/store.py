@@ -229,6 +229,8 @@ def manifest_checksum(manifest: dict[str, Any]) -> str:
 
 def _read_manifest(path: Path, *, verify: bool) -> dict[str, Any]:
     manifest: dict[str, Any] = read_json(path, made_by="tokenize")
+    if not path.read_bytes().endswith(b"\n"):
+        raise damaged(path, "its end is missing", made_by="tokenize")
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         found = manifest.get("format") if isinstance(manifest, dict) else manifest
         raise damaged(path, f"format is {found!r}, not {FORMAT!r}", made_by="tokenize")

@@ -107,7 +107,7 @@ class SplitWriter:
         while done < len(lengths):
             room = self.shard_tokens - self._shard_size
             stop = int(np.searchsorted(ends, ends[done] + room, side="right")) - 1
-            if stop == done and self._shard_size:
+            if stop <= done and self._shard_size:
                 self._end_shard()
                 continue
             stop = max(stop, done + 1)
