@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bert_ops.pretrain import examples
-from bert_ops.pretrain.examples import A_LENGTH, B_LENGTH, IS_NEXT, IS_RANDOM, NO_PAIR, PAIR, Source
+from bert_ops.pretrain.examples import A_LENGTH, B_LENGTH, B_START, IS_NEXT, IS_RANDOM, NO_PAIR, PAIR, Source
 from bert_ops.tokenizer.store import SplitView, TokenStore
+from bert_ops.tokenizer.store_writer import SplitWriter, write_manifest
 from bert_ops.tokenizer.wordpiece import CLS, MASK, PAD, SEP, SpecialIds
 
 VOCAB = 400
@@ -66,6 +67,48 @@ def test_without_replaced_segments_every_token_is_read_once(view: SplitView) -> 
         seen[a : a + a_length] += 1
         seen[b : b + b_length] += 1
     assert (seen == 1).all()
+
+
+def test_a_document_is_read_as_often_as_the_store_says(tmp_path: Path) -> None:
+    rng = np.random.default_rng(4)
+    writer = SplitWriter(tmp_path, "train", dtype=np.dtype("<u2"), shard_tokens=200)
+    repeats = [1, 3, 0, 2] * 10
+    for number in repeats:
+        writer.add([rng.integers(5, VOCAB, 12, dtype=np.uint16) for _ in range(6)], repeats=number)
+    write_manifest(
+        tmp_path, vocab_size=VOCAB, vocab_sha256="x", special_ids=SpecialIds(), splits={"train": writer.close()}
+    )
+    view = TokenStore.open(tmp_path)["train"]
+    read = np.zeros(view.tokens, int)
+    plan = examples.plan_epoch(view, sequence_tokens=40, next_sentence=False, rng=np.random.default_rng(0))
+    for a, a_length, b, b_length, _ in plan:
+        read[a : a + a_length] += 1
+        read[b : b + b_length] += 1
+    assert read.tolist() == np.repeat(repeats, 72).tolist()
+    pairs = examples.plan_epoch(view, sequence_tokens=40, next_sentence=True, rng=np.random.default_rng(0))
+    never = {document for document, number in enumerate(repeats) if number == 0}
+    assert (pairs[:, PAIR] == IS_RANDOM).any()
+    assert not never & {document_of(view, token) for token in pairs[pairs[:, B_LENGTH] > 0, B_START]}
+
+
+def test_another_vocabulary_s_special_ids_frame_and_mask(tmp_path: Path) -> None:
+    special = SpecialIds(pad=0, unk=100, cls=101, sep=102, mask=103)
+    writer = SplitWriter(tmp_path, "train", dtype=np.dtype("<u2"), shard_tokens=1000)
+    for _ in range(20):
+        writer.add([np.arange(104, 130, dtype=np.uint16), np.array([1, 100, 2], np.uint16)])
+    write_manifest(tmp_path, vocab_size=130, vocab_sha256="x", special_ids=special, splits={"train": writer.close()})
+    one = Source(
+        TokenStore.open(tmp_path)["train"],
+        sequence_tokens=40, batch_tokens=400, next_sentence=True, vocab_size=130, seed=1,
+    )  # fmt: skip
+    targets, drawn = [], []
+    for batch in islice(one.from_step(0, rate=0.5, mask=0.5, random=0.5), 20):
+        assert (batch.ids[:, 0] == 101).all() and (batch.ids[~batch.attend] == 0).all()
+        assert ((batch.ids == 102).sum(1) == 1 + (batch.pair != NO_PAIR)).all()
+        targets += batch.targets.tolist()
+        drawn += batch.ids.reshape(-1)[batch.masked].tolist()
+    assert not set(targets) & set(special) and {1, 2} <= set(targets)
+    assert 103 in drawn and not set(drawn) & {0, 100, 101, 102} and min(drawn) < 100
 
 
 @settings(max_examples=25, deadline=None)

@@ -11,6 +11,7 @@ import pytest
 from bert_ops.errors import ArtifactError, InputError
 from bert_ops.tokenizer import learning, wordpiece
 from bert_ops.tokenizer import train as stage
+from bert_ops.tokenizer.fast import FastEncoder
 from bert_ops.tokenizer.params import TokenizerParams
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -83,15 +84,57 @@ def test_the_same_corpus_gives_the_same_bytes(tmp_path: Path) -> None:
         assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
 
 
-def test_transformers_encodes_identically(tokenizer_folder: Path) -> None:
+#: Letters and marks of many scripts, some that normalisation changes, some that it deletes.
+_SCRIPTS = (
+    "我们喜欢苹果北京大学中国的一是了在人有豈更𠀀𠮷",
+    "playing CARDS The quick brown ﬁne naïve Ünïcödé İstanbul straße café re\u0301sume\u0301",
+    "ひらがなカタカナ・ー",
+    "한국어 조합 \u1112\u1161\u11ab",
+    "Привет Ёлка ΑΣ' ς Ελλάδα",
+    "हिन्दी ไทย العَرَبِيَّة עִבְרִית",
+    "0123456789 ٣٤ １２３ ½ ①",
+    "，。！？、；：“”（）《》—…,.!?;:'\"()[]{}<>@#$%^&*_+=/\\|~`",
+    "😀👩\u200d👩\u200d👧❤\ufe0f🇨🇳1\ufe0f\u20e3",
+    " \t\n\u00a0\u3000\u200b\u2028\x00\x07\ufffd\u00ad\ue000",
+)
+_WHOLE = ("[MASK]", "[SEP]", "[CLS]", "[UNK]", "[PAD]", "[mask]", "COVID-19", "covid-19", "北京大学", "x" * 101)
+
+
+def mixed_lines(count: int, *, seed: int) -> list[str]:
+    rng = random.Random(seed)
+    lines = []
+    for _ in range(count):
+        parts = []
+        for _ in range(rng.randint(0, 6)):
+            if rng.random() < 0.15:
+                parts.append(rng.choice(_WHOLE))
+            else:
+                parts.append("".join(rng.choices(rng.choice(_SCRIPTS), k=rng.randint(1, 12))))
+            parts.append(rng.choice(["", "", " "]))
+        lines.append("".join(parts))
+    return lines
+
+
+@pytest.mark.parametrize(("lowercase", "strip_accents"), [(True, False), (True, True), (False, False)])
+def test_transformers_encodes_identically(lowercase: bool, strip_accents: bool, tmp_path: Path) -> None:
     transformers = pytest.importorskip("transformers")
-    ours = wordpiece.load(tokenizer_folder)
-    theirs = transformers.AutoTokenizer.from_pretrained(tokenizer_folder)
-    rng = random.Random(2)
-    alphabet = "我们喜欢苹果北京 playing CARDS é ü 0123，。！?[MASK] [SEP]\u200b\tñ😀𠀀"
-    for _ in range(500):
-        text = "".join(rng.choices(alphabet, k=rng.randint(0, 40)))
-        assert theirs(text)["input_ids"] == ours.encode(text).ids, text
+    values = params(
+        vocab_size=700, lowercase=lowercase, strip_accents=strip_accents, user_tokens=["COVID-19", "北京大学"]
+    )
+    wordpiece.save(trained(mixed_lines(3000, seed=1), values), tmp_path, values)
+    ours = wordpiece.load(tmp_path)
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    lines = mixed_lines(10_000, seed=2)
+    assert theirs(lines)["input_ids"] == [e.ids for e in ours.encode_batch(lines)]
+    pairs = list(zip(lines, mixed_lines(10_000, seed=3), strict=True))
+    of_theirs = theirs([one for one, _ in pairs], [two for _, two in pairs])
+    of_ours = ours.encode_batch(pairs)
+    assert of_theirs["input_ids"] == [e.ids for e in of_ours]
+    assert of_theirs["token_type_ids"] == [e.type_ids for e in of_ours]
+    assert sorted(theirs.all_special_tokens) == sorted(SPECIAL) and len(theirs) == ours.get_vocab_size()
+    fast = FastEncoder(ours).encode(lines)
+    plain = theirs(lines, add_special_tokens=False)["input_ids"]
+    assert [fast.text(number).tolist() for number in range(len(lines))] == plain
 
 
 def test_a_vocabulary_smaller_than_the_alphabet_is_refused() -> None:
