@@ -49,7 +49,7 @@ def copy_rows(name: str, source: SqlSource, *, out: Path, inputs: Sequence[Path]
     try:
         engine = _engine(url, where=where, inputs=inputs)
         try:
-            return _copy(source, engine, out=out, where=where)
+            return _copy(source, engine, out=out, where=where, shown=_shown(url))
         finally:
             engine.dispose()
     except BertOpsError:
@@ -124,7 +124,7 @@ def require_select(query: str, *, where: str) -> None:
         )
 
 
-def _copy(source: SqlSource, engine: sa.Engine, *, out: Path, where: str) -> dict[str, Any]:
+def _copy(source: SqlSource, engine: sa.Engine, *, out: Path, where: str, shown: str) -> dict[str, Any]:
     expected = sql_expectation(source)
     fields: dict[str, str] = expected["fields"]
     with engine.connect() as connection:
@@ -148,7 +148,7 @@ def _copy(source: SqlSource, engine: sa.Engine, *, out: Path, where: str) -> dic
                 )
         connection.rollback()
     return expected | {
-        "url": _shown(engine.url if engine.url.database else sa.make_url(source.url or "sqlite://")),
+        "url": shown,
         "statement": source.query or str(statement),
         "columns": columns,
         "rows": digest.rows,

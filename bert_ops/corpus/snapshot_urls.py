@@ -32,7 +32,7 @@ def copy_files(name: str, source: Source, *, out: Path) -> dict[str, Any]:
     def ask(action: Callable[[], T]) -> T:
         return _ask(action, where=where, shown=shown)
 
-    import fsspec
+    import fsspec  # type: ignore[import-untyped]
 
     system, root = ask(lambda: fsspec.core.url_to_fs(source.path))
     pattern = getattr(source, "pattern", None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-_MARK = re.compile(r'["{}\[\]]')
+_MARK = re.compile(r'"|[{\[]++|[}\]]++')
 _INSIDE = re.compile(r'(?:[^"\\]++|\\.)*+', re.DOTALL)
 
 
@@ -51,10 +51,11 @@ class Depth:
             if mark == '"':
                 self.in_string = True
             elif mark in "{[":
-                self.depth += 1
+                self.depth += place - found.start()
                 self.deepest = max(self.deepest, self.depth)
+            elif self.depth <= place - found.start():
+                place, self.depth = found.start() + max(self.depth, 1), 0
+                return place
             else:
-                self.depth -= 1
-                if self.depth <= 0:
-                    return place
+                self.depth -= place - found.start()
         return None
