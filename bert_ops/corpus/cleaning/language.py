@@ -155,7 +155,7 @@ def _model(candidates: tuple[str, ...]) -> Any:
 
     """
     try:
-        from py3langid.langid import MODEL_FILE, LanguageIdentifier  # type: ignore[import-untyped]
+        from py3langid.langid import MODEL_FILE, LanguageIdentifier
     except ImportError as error:
         raise InputError(
             f"ingest.clean.language needs the package py3langid, which is not there: {error}",

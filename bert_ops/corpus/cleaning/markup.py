@@ -49,7 +49,10 @@ _TAG = re.compile(
     rf"""(?:\s++(?:[A-Za-z_:@][\w:.@-]*+{_VALUE}|(?:{_FLAGS})(?![\w:.@=-])))*+\s*+/?>""",
     re.ASCII | re.IGNORECASE,
 )
-_REFERENCE = re.compile(r"&(?:#[0-9]{1,8}+|#[xX][0-9a-fA-F]{1,6}+|[A-Za-z][A-Za-z0-9]{1,31}+)(?:;|(?![A-Za-z0-9=]))")
+_REFERENCE = re.compile(
+    r"&(?:#(?:[0-9]{1,8}+(?![0-9])|[xX][0-9a-fA-F]{1,6}+(?![0-9a-fA-F]));?"
+    r"|[A-Za-z][A-Za-z0-9]{1,31}+(?:;|(?![A-Za-z0-9=])))"
+)
 _DECLARATION = re.compile(r"<!(?:(?i:DOCTYPE)\b|\[|[A-Z]+ )", re.ASCII)
 _INSTRUCTION = re.compile(r"<\?[A-Za-z]")
 _START = re.compile(r"<(?=[A-Za-z/!?])|&(?=[#A-Za-z])")

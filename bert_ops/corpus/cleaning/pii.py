@@ -11,7 +11,8 @@ other long numbers stay:
 * ``phone``: Chinese mobile numbers (1[3-9], 11 digits), landlines with area code, 400/800 numbers, numbers with a
   country code after ``+`` or ``00`` (ITU-T E.164: at most 15 digits), and North American 3-3-4 groups.
 * ``email``: addr-spec of RFC 5322 without quoted local parts and comments.
-* ``ip_address``: IPv4 in dotted decimals (not behind "v" or "version"), IPv6 with at least three colons.
+* ``ip_address``: IPv4 in dotted decimals of which one has three digits (prices and versions have not), IPv6 with at
+  least three colons.
 
 What this cannot find: names, postal addresses, numbers written in Han numerals, and numbers split by other text.
 """
@@ -27,8 +28,8 @@ from bert_ops.corpus.cleaning.alignment import substitute
 from bert_ops.corpus.cleaning.params import Pii
 from bert_ops.corpus.records import Draft
 
-_NO_DIGIT_BEFORE = r"(?<![0-9A-Za-z])(?<![0-9][.,:/-])"
-_NO_DIGIT_BEHIND = r"(?![0-9A-Za-z])(?![.,:/-][0-9])"
+_NO_DIGIT_BEFORE = r"(?<![0-9A-Za-z])(?<![0-9][.-])"
+_NO_DIGIT_BEHIND = r"(?![0-9A-Za-z])(?![.-][0-9])"
 #: Nothing is masked in a text without this.
 _ANY = re.compile(r"[0-9][0-9 ().-]{5,}[0-9]|@|:[0-9A-Fa-f]{0,4}:")
 
@@ -77,8 +78,8 @@ _PATTERNS: dict[Pii, re.Pattern[str]] = {
     ),
     "phone": re.compile(rf"(?:{_NO_DIGIT_BEFORE}(?<!\+)|(?<![0-9A-Za-z+])(?=\+))(?:{_PHONE}){_NO_DIGIT_BEHIND}"),
     "ip_address": re.compile(
-        r"(?<![0-9A-Za-z.:])(?<![vV] )(?<!ersion )"
-        r"(?:[0-9]{1,3}(?:\.[0-9]{1,3}){3}|[0-9A-Fa-f]{0,4}(?::[0-9A-Fa-f]{0,4}){3,7})(?![0-9A-Za-z:]|\.[0-9])"
+        r"(?<![0-9A-Za-z.])(?:(?<![0-9]:)[0-9]{1,3}(?:\.[0-9]{1,3}){3}"
+        r"|(?<!:)[0-9A-Fa-f]{0,4}(?::[0-9A-Fa-f]{0,4}){3,7})(?![0-9A-Za-z:]|\.[0-9])"
     ),
 }
 
@@ -138,6 +139,8 @@ def _is_ip_address(address: str) -> bool:
         ipaddress.ip_address(address)
     except ValueError:
         return False
+    if "." in address:
+        return max(map(len, address.split("."))) == 3
     return any(character.isdigit() for character in address)
 
 
