@@ -195,7 +195,12 @@ def _corpus(root: Path) -> str:
     sources = figures.get("duplicates_by_source")
     rows = [["rejected", escape(reason.replace("_", " ")), f"{count:,}"] for reason, count in sorted(reasons.items())]
     rows += [["duplicates removed", escape(source), f"{count:,}"] for source, count in sorted(sources.items())]
-    total = f"<p>{figures.get('read'):,} texts read, {figures.get('documents'):,} kept.</p>"
+    near, leaks = figures.get("near_duplicates_removed"), figures.get("leakage.documents_dropped")
+    total = (
+        f"<p>{figures.get('read'):,} texts read, {figures.get('documents'):,} kept; {near:,} of the duplicates were "
+        f"only nearly the same. {leaks:,} documents quote a test example and are no pretraining text. "
+        '<a href="corpus/index.html">The data card</a> shows every step.</p>'
+    )
     return f"<h2>Corpus</h2>{total}{table(['', 'why, or source', 'texts'], rows, numeric=[2])}"
 
 
@@ -223,6 +228,7 @@ def _checks(root: Path) -> str:
 
 def _links(tasks: dict[str, Task]) -> str:
     links = [
+        ("corpus/index.html", "Data card of the corpus"),
         ("quality/corpus/index.html", "Checks of the corpus"),
         ("quality/tokens/index.html", "Checks of the tokens"),
     ]

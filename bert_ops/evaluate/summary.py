@@ -67,6 +67,11 @@ def _corpus(root: Path) -> Iterator[str]:
         f"{figures.get('documents'):,} documents in, {figures.get('rejected'):,} rejected, "
         f"{figures.get('duplicates_removed'):,} duplicates removed",
     )
+    yield from _entry(
+        "",
+        f"({figures.get('near_duplicates_removed'):,} near-copies); {figures.get('leakage.documents_dropped'):,} "
+        "documents quote a test example: not pretrained on",
+    )
 
 
 def _tokens(root: Path) -> Iterator[str]:

@@ -134,6 +134,8 @@ def write_rest(root: Path) -> None:
             "documents": 380,
             "rejected": 4,
             "duplicates_removed": 16,
+            "near_duplicates_removed": 5,
+            "leakage": {"documents_dropped": 2},
             "read": 400,
             "rejected_by_reason": {"too_short": 3, "not_utf8": 1},
             "duplicates_by_source": {"reviews": 16},
