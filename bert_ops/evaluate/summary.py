@@ -70,7 +70,7 @@ def _corpus(root: Path) -> Iterator[str]:
     yield from _entry(
         "",
         f"({figures.get('near_duplicates_removed'):,} near-copies); {figures.get('leakage.documents_dropped'):,} "
-        "documents quote a test example: not pretrained on",
+        "that quote a test example not pretrained on",
     )
 
 

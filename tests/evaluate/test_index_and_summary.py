@@ -156,7 +156,7 @@ def test_summary_shows_what_a_run_gave_in_80_columns(tree: Path) -> None:
     assert "\x1b" not in text
     for shown in (
         "380 documents in, 4 rejected, 16 duplicates removed",
-        "(5 near-copies); 2 documents quote a test example: not pretrained on",
+        "(5 near-copies); 2 that quote a test example not pretrained on",
         "12,345 tokens, vocabulary of 600",
         "MLM loss 3.71 (unigram 6.35), accuracy 32.7% (unigram 4.8%)",
         "NSP accuracy 71.4%",
