@@ -18,7 +18,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 from bert_ops.corpus.source_params import SqlSource
 from bert_ops.corpus.sources.files import contained
 from bert_ops.corpus.sources.sql import ROWS, sql_expectation
-from bert_ops.corpus.sources.sqlite import connect_read_only
+from bert_ops.corpus.sources.sqlite import connect_read_only, only_queries
 from bert_ops.corpus.sources.values import RowsHash, as_json
 from bert_ops.errors import BertOpsError, InputError
 from bert_ops.io import file_sha256
@@ -95,9 +95,11 @@ def _engine(url: sa.URL, *, where: str, inputs: Sequence[Path]) -> sa.Engine:
     """An engine whose connections can only read, as far as the database lets a client say so."""
     kind = url.get_backend_name()
     if kind == "sqlite":
-        path = contained(Path(url.database or ""), what=f"`{where}.url`", inputs=inputs)
+        if not url.database or url.database == ":memory:":
+            raise InputError(f"{where}.url names no SQLite file", allowed="sqlite:///path/to/file", remedy="name it")
+        path = contained(Path(url.database), what=f"`{where}.url`", inputs=inputs)
         if not path.is_file():
-            raise InputError(f"{where}: {path} is no SQLite file", remedy="name the file in the source's url")
+            raise InputError(f"{where}.url: {path} is no SQLite file", remedy="name the file itself")
         return sa.create_engine("sqlite://", creator=lambda: connect_read_only(path), poolclass=sa.NullPool)
     options: dict[str, Any] = {}
     if kind == "postgresql":
@@ -133,6 +135,8 @@ def _copy(source: SqlSource, engine: sa.Engine, *, out: Path, where: str, shown:
             if source.query is None
             else sa.text(source.query)
         )
+        if engine.dialect.name == "sqlite":
+            only_queries(connection.connection.dbapi_connection)  # type: ignore[arg-type]
         result = connection.execution_options(stream_results=True, yield_per=_DRAWN_ROWS).execute(
             statement, source.parameters or {}
         )

@@ -50,7 +50,7 @@ def test_tsv_and_own_delimiters() -> None:
     "more", [{"delimiter": ";;"}, {"delimiter": "\n"}, {"quote": "ab"}, {"delimiter": '"', "quote": '"'}]
 )
 def test_delimiters_that_cannot_be(more: dict[str, str]) -> None:
-    with pytest.raises(ValueError, match="delimiter|quote"):
+    with pytest.raises(ValueError, match=r"delimiter|quote"):
         read(SOURCE | more)
 
 

@@ -271,7 +271,7 @@ def test_what_is_named_itself_and_is_no_file(name: str) -> None:
     Path("raw/loop.txt").symlink_to("loop.txt")
     Path("raw/gone.txt").symlink_to("nowhere")
     for source in (TEXT, {"kind": "sqlite", "query": "SELECT 1", "text": "x"}, {"kind": "parquet", "text": "x"}):
-        with pytest.raises(InputError, match="does not exist|neither a file|no file"):
+        with pytest.raises(InputError, match=r"does not exist|neither a file|no file"):
             read({key: value for key, value in source.items() if key != "path"} | {"path": f"raw/{name}"})
 
 

@@ -11,11 +11,11 @@ from typing import Any, get_args
 
 import pytest
 from corpus_workspace import Workspace
-from source_reading import put, read
+from source_reading import READING, put, read
 
 from bert_ops.corpus.records import MISSING
-from bert_ops.corpus.source_params import KINDS, Source
-from bert_ops.corpus.sources import READERS
+from bert_ops.corpus.source_params import KINDS, ReadingParams, Source, TextSource
+from bert_ops.corpus.sources import READERS, SourceReport, read_source
 from bert_ops.errors import InputError
 
 pytestmark = pytest.mark.usefixtures("workspace")
@@ -385,12 +385,8 @@ def test_read_error_is_told_as_one(unreadable: str) -> None:
 
 
 def test_stopping_early_closes_the_file() -> None:
-    from bert_ops.corpus.source_params import ReadingParams, TextSource
-    from bert_ops.corpus.sources import SourceReport, read_source
-    from source_reading import READING
-
     put("news.txt", "很好\n" * 100)
-    before = len(os.listdir("/proc/self/fd"))
+    before = len(list(Path("/proc/self/fd").iterdir()))
     rows = read_source(
         "s",
         TextSource(kind="text", path="raw/news.txt", layout="line"),  # type: ignore[call-arg]
@@ -400,6 +396,6 @@ def test_stopping_early_closes_the_file() -> None:
         report=SourceReport(),
     )
     next(rows)
-    assert len(os.listdir("/proc/self/fd")) == before + 1
+    assert len(list(Path("/proc/self/fd").iterdir())) == before + 1
     rows.close()  # type: ignore[attr-defined]
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(list(Path("/proc/self/fd").iterdir())) == before

@@ -18,14 +18,25 @@ from bert_ops.corpus.sources.values import BadText, RowsHash
 from bert_ops.errors import InputError
 
 #: Operations that a query may perform; everything else (ATTACH, PRAGMA, INSERT) is refused by SQLite itself.
-_ALLOWED_ACTIONS = {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE}
+_ALLOWED_ACTIONS = {
+    sqlite3.SQLITE_SELECT,
+    sqlite3.SQLITE_READ,
+    sqlite3.SQLITE_FUNCTION,
+    sqlite3.SQLITE_RECURSIVE,
+    sqlite3.SQLITE_TRANSACTION,
+}
 
 
 def connect_read_only(path: Path) -> sqlite3.Connection:
     """Open a database that cannot be written to; a value that is not UTF-8 comes as BadText."""
     connection = sqlite3.connect(f"file:{quote(str(path.resolve()))}?mode=ro", uri=True)
-    connection.set_authorizer(_only_reads)
     connection.text_factory = BadText.or_text
+    return connection
+
+
+def only_queries(connection: sqlite3.Connection) -> sqlite3.Connection:
+    """Let a connection do nothing but SELECT from now on: mode=ro alone would let a query attach another file."""
+    connection.set_authorizer(_only_reads)
     return connection
 
 
@@ -48,7 +59,7 @@ def read_sqlite(reading: Reading) -> Iterator[Row | Rejection]:
     reading.report.files.append(facts := FileFacts(path.as_posix(), bytes=path.stat().st_size))
     digest = RowsHash()
     try:
-        with closing(connect_read_only(path)) as connection:
+        with closing(only_queries(connect_read_only(path))) as connection:
             cursor = connection.execute(source.query, source.parameters or {})
             columns = [column[0] for column in cursor.description or ()]
             places = find_columns(reading, columns, where=f"the query on {path}", more=[source.id or source.text])
