@@ -55,6 +55,7 @@ class Tally:
         self.changed: list[StepExample] = []
         self.shown: dict[str, list[dict[str, str]]] = {}
         self.conflicts = 0
+        self.capped: dict[str, dict[str, Any]] = {}
 
     @property
     def read(self) -> int:
@@ -82,10 +83,11 @@ class Tally:
             fits &= counted.characters + np.cumsum(lengths) <= source.max_characters
         return None if fits.all() else prepared.positions[int(np.argmin(fits))]
 
-    def add(self, name: str, prepared: Prepared, *, capped: bool) -> None:
-        """Count a chunk."""
+    def add(self, name: str, prepared: Prepared, *, capped: dict[str, Any] | None) -> None:
+        """Count a chunk; ``capped`` is what reading had found out, if its source is read no further."""
         counted = self.sources[name]
-        counted.capped |= capped
+        if capped is not None:
+            counted.capped, self.capped[name] = True, capped
         counted.read += len(prepared.rows) + len(prepared.refused)
         counted.fit += len(prepared.rows)
         counted.characters += int(_lengths(prepared).sum())
@@ -197,7 +199,7 @@ def _source_facts(name: str, tally: Tally, rows: Rows, status: np.ndarray[Any, A
         "rejected": rejected,
         **{key: getattr(source, key) for key in ("weight", "max_documents", "max_characters", "licence")},
         "capped": counted.capped,
-        **_read_facts(tally.reports[name].facts()),
+        **_read_facts(tally.capped.get(name) or tally.reports[name].facts()),
     }
 
 

@@ -10,8 +10,9 @@ or in the table of duplicates, and the counts must add up.
 from __future__ import annotations
 
 import argparse
-import tempfile
+import shutil
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -86,12 +87,8 @@ def run(arguments: argparse.Namespace) -> None:
         raise InputError(f"--workers is {arguments.workers}", allowed="at least 1")
     bands = near.plan_bands(params.near_duplicates) if params.near_duplicates.remove else None
     settings = Settings.of(params, bands)
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    with (
-        atomic_folder(arguments.out) as out,
-        tempfile.TemporaryDirectory(prefix=".ingest-", dir=arguments.out.parent) as scratch,
-    ):
-        spool = Spool(Path(scratch), bands)
+    with atomic_folder(arguments.out) as out, scratch_folder(out) as scratch:
+        spool = Spool(scratch, bands)
         try:
             with TableWriter(out / "quarantine.parquet", QUARANTINE) as quarantine:
                 reader = Reader(params, arguments.input, arguments.snapshots)
@@ -119,6 +116,17 @@ def run(arguments: argparse.Namespace) -> None:
         card.write_card(facts, readme=out / "README.md", page=arguments.page)
     write_json(arguments.metrics, metrics)
     summarise(metrics)
+
+
+@contextmanager
+def scratch_folder(out: Path) -> Iterator[Path]:
+    """Yield a folder inside the output that is being made: if the process is killed, both are swept away together."""
+    scratch = out / ".scratch"
+    scratch.mkdir()
+    try:
+        yield scratch
+    finally:
+        shutil.rmtree(scratch)
 
 
 @dataclass
@@ -149,12 +157,12 @@ class Reader:
                 rows.append(row)
                 characters += len(row.text) if isinstance(row, Row) and isinstance(row.text, str) else 1
                 if len(rows) >= _CHUNK_ROWS or characters >= _CHUNK_CHARACTERS:
-                    yield Chunk(name, rows)
+                    yield Chunk(name, rows, report.facts() if source.has_cap else None)
                     rows, characters = [], 0
                     if name in self.full:
                         break
             if rows and name not in self.full:
-                yield Chunk(name, rows)
+                yield Chunk(name, rows, report.facts() if source.has_cap else None)
 
 
 def first_pass(reader: Reader, settings: Settings, spool: Spool, quarantine: TableWriter, *, workers: int) -> Tally:
@@ -182,7 +190,7 @@ def first_pass(reader: Reader, settings: Settings, spool: Spool, quarantine: Tab
         enforce(source, settings.params, prepared.refused)
         quarantine.write_rows({"step": one.step, **asdict(one.rejection)} for one in prepared.refused)
         spool.append(prepared)
-        tally.add(chunk.source, prepared, capped=room is not None)
+        tally.add(chunk.source, prepared, capped=None if room is None else chunk.facts)
         progress.update(tally.read, rejected=f"{tally.rejected:,}")
     if current is not None:
         close_source(current, tally)
@@ -233,7 +241,6 @@ def decide(rows: Rows, spool: Spool, params: IngestParams) -> Decision:
     decision = resolve_copies(rows)
     beside: list[near.NearPair] = []
     if spool.bands is not None:
-        note("looking for near-duplicates")
         removed, beside = near.near_pairs(
             spool.bands,
             preference(rows, decision),

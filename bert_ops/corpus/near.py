@@ -21,6 +21,7 @@ from rensa import RMinHash
 from bert_ops.corpus.keys import U64, Keys, mixed
 from bert_ops.corpus.params import NearDuplicateParams
 from bert_ops.errors import InputError
+from bert_ops.progress import Progress
 
 _SEED = 1
 _PLACE_BITS = np.uint64(32)
@@ -165,7 +166,8 @@ def near_pairs(
     removed: dict[int, NearPair] = {}
     beside: dict[tuple[int, int], NearPair] = {}
     seen_far: set[tuple[int, int]] = set()
-    for hashes in files.columns():
+    progress = Progress("looking for near-duplicates", total=len(files.paths), unit="bands")
+    for number, hashes in enumerate(files.columns(), start=1):
         cached, grams = -1, np.empty(0, np.uint64)
         for a, b in candidates(hashes, rows).tolist():
             first, second = int(rows[a]), int(rows[b])
@@ -182,6 +184,7 @@ def near_pairs(
                 removed[second] = pair
             else:
                 beside[first, second] = pair
+        progress.update(number, found=f"{len(removed):,}")
     # A pair of which one was removed by another, later band binds nothing any more.
     stay = [pair for pair in beside.values() if pair.first not in removed and pair.second not in removed]
     return removed, stay

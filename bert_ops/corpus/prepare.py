@@ -43,10 +43,15 @@ _MAX_WORD = 65_535
 
 @dataclass(frozen=True)
 class Chunk:
-    """Rows of one source as they were read, in their order; what could not be read stands among them."""
+    """Rows of one source as they were read, in their order; what could not be read stands among them.
+
+    ``facts`` is what reading had found out by then, for sources with a cap: how far the reader is ahead when the cap is
+    reached depends on the number of workers.
+    """
 
     source: str
     rows: list[Row | Rejection]
+    facts: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)

@@ -78,6 +78,11 @@ class SourceBase(Section):
     max_characters: int | None = Field(None, ge=1, description="characters that are used at most; absent: all")
     licence: str | None = Field(None, description="licence of the texts, for the data card")
 
+    @property
+    def has_cap(self) -> bool:
+        """Whether the source may be read in part only."""
+        return self.max_documents is not None or self.max_characters is not None
+
 
 class _Fields(SourceBase):
     """Where the text of a row stands and, if the row is labelled, its task and label."""

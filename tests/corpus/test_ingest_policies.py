@@ -232,6 +232,19 @@ def test_workers_chunks_and_row_groups_do_not_change_the_result(
     assert (sentences.groupby("doc_id")["position"].apply(lambda p: p.tolist() == list(range(len(p))))).all()
 
 
+def test_a_cap_gives_the_same_facts_with_any_workers(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = random.Random(10)
+    workspace.text("news.txt", "".join(text(rng, 30) + "\n" for _ in range(500)))
+    monkeypatch.setattr("bert_ops.corpus.ingest._CHUNK_ROWS", 8)
+    found = []
+    for workers in (1, 2):
+        workspace.workers = workers
+        assert workspace.ingest({"news": NEWS | {"max_documents": 50}}) == 0
+        found.append((workspace.metrics, folder_sha256(workspace.out)))
+    assert found[0] == found[1]
+    assert found[0][0]["documents"] == 50
+
+
 def test_no_scratch_is_left_behind(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     workspace.text("news.txt", "今天下雨\n")
 
