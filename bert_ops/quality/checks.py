@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from bert_ops.quality.params import Limit
 
 Severity = Literal["critical", "warning"]
 
@@ -24,6 +27,8 @@ class Check:
         severity: a failed ``critical`` check stops the pipeline, a failed ``warning`` is only reported.
         setting: dotted key of the threshold in params.yaml, if it has one.
         arguments: keyword arguments of the class.
+        remembers: the outcome depends on an earlier run, not on the data alone, so what was observed stays out of the
+            metrics, which later stages depend on.
 
     """
 
@@ -33,6 +38,7 @@ class Check:
     severity: Severity = "critical"
     setting: str | None = None
     arguments: dict[str, Any] = field(default_factory=dict)
+    remembers: bool = False
 
 
 @dataclass(frozen=True)
@@ -44,6 +50,7 @@ class Suite:
         title: the same for people.
         identity: columns that tell which row failed; they are shown in the report.
         checks: the expectations, in the order in which they are shown.
+        group: what it is about: raw documents, labelled examples or tokens.
 
     """
 
@@ -51,6 +58,7 @@ class Suite:
     title: str
     identity: tuple[str, ...]
     checks: tuple[Check, ...]
+    group: Literal["documents", "examples", "tokens"]
 
 
 def holds(column: str, what: str, *, severity: Severity = "critical") -> Check:
@@ -74,45 +82,58 @@ def between(
     *,
     low: float | None = None,
     high: float | None = None,
-    setting: str | None = None,
-    mostly: float = 1.0,
     severity: Severity = "critical",
 ) -> Check:
-    """Expect the values of a column in a closed interval, for at least the share ``mostly`` of the rows."""
+    """Expect every value of a column in a closed interval that is no threshold but a rule (no text is empty)."""
+    return Check(
+        "ExpectColumnValuesToBeBetween",
+        what,
+        interval(low, high),
+        severity,
+        arguments={"column": column, "min_value": low, "max_value": high, "mostly": 1.0},
+    )
+
+
+def within(column: str, what: str, limit: Limit, setting: str, *, high: float | None = None) -> Check:
+    """Expect the values of a column within a limit of params.yaml, in all rows or in the share ``mostly`` of them.
+
+    Args:
+        column: the column.
+        what: the expectation as a sentence.
+        limit: its ``min``, ``max``, ``mostly`` and ``severity``, as far as it has them.
+        setting: dotted key of the limit.
+        high: upper bound of a limit that has none by itself.
+
+    """
+    low, mostly = getattr(limit, "min", None), getattr(limit, "mostly", 1.0)
+    high = getattr(limit, "max", high)
     rows = "" if mostly == 1.0 else f", in at least {mostly:.4g} of the rows"
     return Check(
         "ExpectColumnValuesToBeBetween",
         what,
         interval(low, high) + rows,
-        severity,
+        limit.severity,
         setting,
         {"column": column, "min_value": low, "max_value": high, "mostly": mostly},
     )
 
 
-def figure(
-    column: str,
-    what: str,
-    *,
-    low: float | None = None,
-    high: float | None = None,
-    setting: str | None = None,
-    severity: Severity = "critical",
-) -> Check:
-    """Expect the one value of a column in a table of one row in a closed interval; a missing value fails."""
+def figure(column: str, what: str, limit: Limit, setting: str) -> Check:
+    """Expect the one value of a column in a table of one row within a limit; a missing value fails."""
+    low, high = getattr(limit, "min", None), getattr(limit, "max", None)
     return Check(
         "ExpectColumnMaxToBeBetween",
         what,
         interval(low, high),
-        severity,
+        limit.severity,
         setting,
         {"column": column, "min_value": low, "max_value": high},
     )
 
 
-def row_count(what: str, *, low: int, setting: str | None = None) -> Check:
-    """Expect at least ``low`` rows. Every suite needs this check: an empty table passes all row-level checks."""
-    return Check("ExpectTableRowCountToBeBetween", what, interval(low, None), "critical", setting, {"min_value": low})
+def row_count(what: str, *, low: int) -> Check:
+    """Expect at least ``low`` rows, where there must be some: an empty table passes all row-level checks."""
+    return Check("ExpectTableRowCountToBeBetween", what, interval(low, None), arguments={"min_value": low})
 
 
 def columns(names: list[str]) -> Check:
@@ -130,25 +151,10 @@ def not_null(column: str, what: str) -> Check:
     return Check("ExpectColumnValuesToNotBeNull", what, "every row", arguments={"column": column})
 
 
-def unique(column: str, what: str) -> Check:
-    """Expect that no value occurs twice."""
-    return Check("ExpectColumnValuesToBeUnique", what, "every row", arguments={"column": column})
-
-
 def in_set(column: str, what: str, values: list[str]) -> Check:
     """Expect every value to be one of ``values``."""
     return Check(
         "ExpectColumnValuesToBeInSet", what, ", ".join(values), arguments={"column": column, "value_set": values}
-    )
-
-
-def has_all(column: str, what: str, values: list[str]) -> Check:
-    """Expect each of ``values`` to occur."""
-    return Check(
-        "ExpectColumnDistinctValuesToContainSet",
-        what,
-        ", ".join(values),
-        arguments={"column": column, "value_set": values},
     )
 
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from bert_ops.quality.engine import run_suites
-from bert_ops.quality.frames import read_corpus
+from bert_ops.quality import figures, rows
+from bert_ops.quality.engine import Frames, run_suites
+from bert_ops.quality.history import data_hash
 from bert_ops.quality.params import ValidateCorpusParams
-from bert_ops.quality.report import conclude
-from bert_ops.quality.suites import corpus_suites, corpus_tables
+from bert_ops.quality.read import CorpusFiles, corpus_files
+from bert_ops.quality.report import Outputs, conclude
+from bert_ops.quality.suites import corpus_suites
+from bert_ops.quality.survey import Survey, survey
 from bert_ops.schema import load_section
 
 
@@ -18,10 +21,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--corpus", type=Path, required=True, help="folder that ingest wrote (documents, sentences, examples)"
     )
+    parser.add_argument("--ingest", type=Path, required=True, help="JSON file with the counts of ingest")
     parser.add_argument(
         "--report", type=Path, required=True, help="folder for the report: index.html is its first page"
     )
     parser.add_argument("--metrics", type=Path, required=True, help="JSON file for the verdict and every result")
+    parser.add_argument("--history", type=Path, required=True, help="JSON Lines file with the earlier verdicts")
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -33,12 +38,45 @@ def run(arguments: argparse.Namespace) -> None:
 
     """
     params = load_section(arguments.params, "validate_corpus", ValidateCorpusParams)
-    corpus = read_corpus(arguments.corpus)
-    validation = run_suites(corpus_tables(corpus, params), corpus_suites(corpus, params))
+    files = corpus_files(arguments.corpus, arguments.ingest)
+    found = survey(files)
+    tasks = {task: part.classification for task, part in found.examples.items()}
+    validation = run_suites(corpus_tables(files, found, params), corpus_suites(tasks, params))
     conclude(
         validation,
         stage="validate_corpus",
         about=f"the corpus in {arguments.corpus}",
-        report=arguments.report,
-        metrics=arguments.metrics,
+        outputs=Outputs(report=arguments.report, metrics=arguments.metrics, history=arguments.history),
+        data=data_hash([*(table.path for table in files.tables), arguments.ingest]),
+        params=params,
+        counts={
+            "documents": len(found.documents),
+            "examples": sum(len(part.ids) for part in found.examples.values()),
+        },
     )
+
+
+def corpus_tables(files: CorpusFiles, found: Survey, params: ValidateCorpusParams) -> dict[str, Frames]:
+    """Say how to derive the table of each suite of :func:`corpus_suites`; large ones come in batches."""
+    tables: dict[str, Frames] = {
+        "corpus": lambda: [figures.corpus_table(files, found, params)],
+        "files": lambda: [figures.file_table(files.metrics)],
+        "sources": lambda: [figures.source_table(files, found)],
+        "documents": lambda: rows.document_rows(files, found),
+        "duplicates": lambda: rows.duplicate_rows(files, found),
+        "splits": lambda: [figures.split_table(files, found)],
+        "sentences": lambda: rows.sentence_rows(files, found),
+        "leaks": lambda: rows.leak_rows(files, found),
+        "leakage": lambda: [figures.leakage_table(files, found)],
+    }
+    for task in files.examples:
+        tables |= _task_tables(task, files, found)
+    return tables
+
+
+def _task_tables(task: str, files: CorpusFiles, found: Survey) -> dict[str, Frames]:
+    file, classification = files.examples[task], found.examples[task].classification
+    return {
+        f"task_{task}": lambda: rows.example_rows(file, found, task=task),
+        f"task_{task}_splits": lambda: [figures.task_split_table(file, classification=classification)],
+    }

@@ -11,6 +11,7 @@ import itertools
 from html import escape
 from typing import Any
 
+from bert_ops.quality.checks import Suite
 from bert_ops.quality.engine import Validation, exception_message, quiet
 
 _STYLE = """
@@ -48,6 +49,7 @@ _TEMPLATES = {
 <a href="#section-{{ loop.index }}">{{ section['section_name'] }}</a>
 {% endfor %}</nav>
 {% for section in sections %}{% set section_loop = loop -%}{% include 'section.j2' %}{% endfor %}
+{{ suite_examples | safe }}
 </body></html>
 """,
     # Only tracebacks are collapsed, and those are left out.
@@ -59,12 +61,30 @@ def render(validation: Validation) -> dict[str, str]:
     """Return the Data Docs page of each suite, by suite name."""
     with quiet():
         return {
-            suite.name: _page(document, title=suite.title)
+            suite.name: _page(document, title=suite.title, examples=_examples(suite, document))
             for suite, document in zip(validation.suites, validation.raw, strict=True)
         }
 
 
-def _page(document: dict[str, Any], *, title: str) -> str:
+def _examples(suite: Suite, document: dict[str, Any]) -> str:
+    """Failing rows of each expectation that has some, by what tells them apart."""
+    parts = []
+    for check, outcome in zip(suite.checks, document["results"], strict=True):
+        rows = outcome["examples"]
+        if not rows:
+            continue
+        names = list(dict.fromkeys(name for row in rows for name in row))
+        head = "".join(f"<th>{escape(name)}</th>" for name in names)
+        body = "".join(
+            "<tr>" + "".join(f"<td>{escape(str(row.get(name)))}</td>" for name in names) + "</tr>" for row in rows
+        )
+        parts.append(f"<h6>{escape(check.what)}</h6><table><tbody><tr>{head}</tr>{body}</tbody></table>")
+    if not parts:
+        return ""
+    return f'<div class="ge-section" id="failing-rows"><h5>Failing rows</h5>{"".join(parts)}</div>'
+
+
+def _page(document: dict[str, Any], *, title: str, examples: str) -> str:
     from great_expectations.core.expectation_validation_result import expectationSuiteValidationResultSchema
     from great_expectations.render.renderer import ValidationResultsPageRenderer
 
@@ -73,7 +93,7 @@ def _page(document: dict[str, Any], *, title: str) -> str:
     # Of the overview only the statistics stay: the rest is about run names, load times and a site that is not there.
     overview = rendered.sections[0]
     overview.content_blocks = [block for block in overview.content_blocks if block.content_block_type == "table"]
-    html: str = _view().render(rendered, suite_title=escape(title), suite_style=_STYLE)
+    html: str = _view().render(rendered, suite_title=escape(title), suite_style=_STYLE, suite_examples=examples)
     return "\n".join(line.rstrip() for line in html.splitlines() if line.strip()) + "\n"
 
 
@@ -86,7 +106,6 @@ def _repeatable(document: dict[str, Any]) -> dict[str, Any]:
         if "element_count" not in result:
             # Aggregates report a count without a percentage, at which the renderer stumbles.
             result.pop("unexpected_count", None)
-        result.pop("partial_unexpected_index_list", None)
         error = exception_message(outcome.get("exception_info") or {})
         results.append(
             {

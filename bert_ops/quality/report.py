@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -12,40 +14,107 @@ from bert_ops.page import cards, page, table
 from bert_ops.progress import note
 from bert_ops.quality import datadocs
 from bert_ops.quality.engine import Validation
+from bert_ops.quality.history import remember, values_hash
+from bert_ops.quality.trend import history_section
+from bert_ops.schema import Section
 
 #: How a result is marked: (class, sign, word); the word stands beside the colour for those who do not see it.
 _HOLDS = ("good", "✓", "holds")
 _FAILS = {"critical": ("bad", "✗", "fails"), "warning": ("warn", "!", "warns")}
 
 
-def conclude(validation: Validation, *, stage: str, about: str, report: Path, metrics: Path) -> None:
-    """Write the report folder and the metrics, then say or raise how it went.
+@dataclass(frozen=True)
+class Outputs:
+    """Where the results of a validation go.
+
+    Attributes:
+        report: folder for ``index.html``, ``results.json`` and ``datadocs/SUITE.html``.
+        metrics: file for the summary.
+        history: file with the verdicts of earlier runs; outside the outputs of the stage.
+
+    """
+
+    report: Path
+    metrics: Path
+    history: Path
+
+
+def conclude(
+    validation: Validation,
+    *,
+    stage: str,
+    about: str,
+    outputs: Outputs,
+    data: str,
+    params: Section,
+    counts: Mapping[str, int],
+    figures: Mapping[str, Any] | None = None,
+    remedy: str | None = None,
+) -> None:
+    """Write the report folder, the history and the metrics, then say or raise how it went.
 
     Args:
         validation: the outcome.
         stage: name of the stage, for messages.
         about: what was checked, for people ("the corpus in data/corpus").
-        report: folder for ``index.html``, ``results.json`` and ``datadocs/SUITE.html``.
-        metrics: file for the summary.
+        outputs: where the results go.
+        data: hash of what was checked.
+        params: its thresholds.
+        counts: the size of what was checked, by what is counted; the first is drawn as a trend.
+        figures: what else the metrics hold.
+        remedy: what else to do about a failure.
 
     Raises:
         ValidationFailed: a critical check failed. The report and the metrics are written already.
         StorageError: they could not be written.
 
     """
-    with atomic_folder(report) as folder:
-        write_text(folder / "index.html", index_page(validation, about=about))
+    record = history_record(validation, data=data, params=params, counts=counts)
+    history = remember(outputs.history, record)
+    with atomic_folder(outputs.report) as folder:
+        write_text(folder / "index.html", index_page(validation, about=about, history=history))
         write_json(folder / "results.json", validation.summary)
         for name, html in datadocs.render(validation).items():
             write_text(folder / "datadocs" / f"{name}.html", html)
-    write_json(metrics, validation.summary)
-    index = report / "index.html"
+    write_json(outputs.metrics, lasting(validation) | dict(figures or {}))
+    index = outputs.report / "index.html"
     if not validation.summary["success"]:
-        raise failure(validation, about=about, index=index)
+        raise failure(validation, about=about, index=index, remedy=remedy)
     note(f"{stage}: {verdict(validation.summary)}; {index}")
 
 
-def failure(validation: Validation, *, about: str, index: Path) -> ValidationFailed:
+def history_record(validation: Validation, *, data: str, params: Section, counts: Mapping[str, int]) -> dict[str, Any]:
+    """What is remembered of a validation; the same for the same data and thresholds."""
+    failed: dict[str, list[str]] = {"critical": [], "warning": []}
+    for result in validation.summary["results"]:
+        if not result["success"]:
+            failed[result["severity"]].append(f"{result['suite']}: {result['what']}")
+    return {
+        "data": data,
+        "params": values_hash(params.model_dump(mode="json")),
+        "counts": dict(counts),
+        "evaluated": validation.summary["evaluated"],
+        "failed": failed["critical"],
+        "warned": failed["warning"],
+    }
+
+
+def lasting(validation: Validation) -> dict[str, Any]:
+    """The summary without what was observed by checks that compare with an earlier run.
+
+    Later stages depend on the metrics; they must not run again because a run on another machine remembers less.
+    """
+    remembers = {(s.name, check.what) for s in validation.suites for check in s.checks if check.remembers}
+    results = [
+        {**r, "observed": None, "examples": [], "unexpected_count": None, "unexpected_percent": None}
+        if (r["suite"], r["what"]) in remembers
+        else r
+        for r in validation.summary["results"]
+    ]
+    return {**validation.summary, "results": results}
+
+
+def failure(validation: Validation, *, about: str, index: Path, remedy: str | None = None) -> ValidationFailed:
     """Build the error that names each failed critical check, what was observed and what is allowed."""
     failed = [r for r in validation.summary["results"] if not r["success"] and r["severity"] == "critical"]
     lines = [f"{about}: {verdict(validation.summary)}"]
@@ -54,9 +123,8 @@ def failure(validation: Validation, *, about: str, index: Path) -> ValidationFai
         lines.append(f"  - {result['suite']}: {result['what']}: {observed(result)}; allowed: {allowed(result)}")
         for row in result["examples"][:1]:
             lines[-1] += f"; for example {identity(row, identities[result['suite']])}"
-    return ValidationFailed(
-        "\n".join(lines), remedy=f"open {index}, mend the data at its source, or change the threshold in params.yaml"
-    )
+    usual = f"open {index}, mend the data at its source, or change the threshold in params.yaml"
+    return ValidationFailed("\n".join(lines), remedy=f"{usual}; {remedy}" if remedy else usual)
 
 
 def verdict(summary: dict[str, Any]) -> str:
@@ -94,8 +162,8 @@ def identity(row: dict[str, Any], suite_identity: tuple[str, ...]) -> str:
     return ", ".join(f"{key} {value}" for key, value in shown.items() if key != "excerpt")
 
 
-def index_page(validation: Validation, *, about: str) -> str:
-    """Return ``index.html``: the verdict, then what fails, then every expectation."""
+def index_page(validation: Validation, *, about: str, history: Sequence[Mapping[str, Any]]) -> str:
+    """Return ``index.html``: the verdict, then what fails, then every expectation, then the history."""
     summary = validation.summary
     if summary["failed_critical"]:
         colour, sign = "bad", "✗"
@@ -129,6 +197,7 @@ def index_page(validation: Validation, *, about: str) -> str:
             f'<h2 id="{escape(suite.name)}">{escape(suite.title)}</h2>'
             f'<p class="soft">{count:,} {"row" if count == 1 else "rows"} · {link}</p>' + _results(results)
         )
+    parts.append(history_section(history))
     return page("Data validation", "\n".join(parts), subtitle=about)
 
 

@@ -1,10 +1,7 @@
-"""The suites over the corpus."""
+"""The suites over the corpus; :mod:`~bert_ops.quality.rows` and :mod:`~bert_ops.quality.figures` make their tables."""
 
 from __future__ import annotations
 
-import pandas as pd
-
-from bert_ops.quality import frames
 from bert_ops.quality.checks import (
     Check,
     Suite,
@@ -12,47 +9,40 @@ from bert_ops.quality.checks import (
     columns,
     equal,
     figure,
-    has_all,
     holds,
     in_set,
     matches,
     not_null,
     row_count,
-    unique,
+    within,
 )
-from bert_ops.quality.frames import SPLITS, Corpus
 from bert_ops.quality.params import ValidateCorpusParams
+from bert_ops.quality.read import SPLITS
 
 _SECTION = "validate_corpus"
+_ALL_SPLITS = list(SPLITS)
 
 
-def corpus_tables(corpus: Corpus, params: ValidateCorpusParams) -> dict[str, pd.DataFrame]:
-    """Derive the table of each suite of :func:`corpus_suites`."""
-    documents = corpus.documents
-    tables = {
-        "corpus": frames.corpus_table(documents, corpus.quarantine, tasks=len(corpus.examples)),
-        "documents": frames.document_table(documents, corpus.sentences),
-        "splits": frames.split_table(documents, params.split_shares.model_dump()),
-        "sources": frames.source_table(documents, corpus.quarantine),
-        "sentences": frames.sentence_table(corpus.sentences, documents),
-    }
-    for task, examples in corpus.examples.items():
-        tables[f"task_{task}"] = frames.example_table(examples, documents)
-        tables[f"task_{task}_splits"] = frames.task_split_table(examples)
-    return tables
+def corpus_suites(tasks: dict[str, bool], params: ValidateCorpusParams) -> list[Suite]:
+    """List the suites over a corpus.
 
+    Args:
+        tasks: its tasks, and whether each labels whole texts (the others label spans).
+        params: thresholds and severities.
 
-def corpus_suites(corpus: Corpus, params: ValidateCorpusParams) -> list[Suite]:
-    """List the suites over a corpus; which tasks there are, and of which kind, is read from it."""
+    """
     suites = [
         corpus_suite(params),
-        documents_suite(params),
-        splits_suite(params),
+        files_suite(params),
         sources_suite(params),
+        documents_suite(params),
+        duplicates_suite(),
+        splits_suite(params),
         sentences_suite(params),
+        leaks_suite(),
+        leakage_suite(params),
     ]
-    for task, examples in corpus.examples.items():
-        classification = frames.is_classification(examples)
+    for task, classification in tasks.items():
         suites.append(examples_suite(task, classification=classification))
         suites.append(task_splits_suite(task, params, classification=classification))
     return suites
@@ -61,67 +51,88 @@ def corpus_suites(corpus: Corpus, params: ValidateCorpusParams) -> list[Suite]:
 def corpus_suite(params: ValidateCorpusParams) -> Suite:
     """List the checks on the figures of the whole corpus."""
     checks = (
-        figure(
-            "documents",
-            "The corpus has enough documents",
-            low=params.min_documents,
-            setting=f"{_SECTION}.min_documents",
-        ),
-        figure(
-            "rejected_share",
-            "Ingest rejected few of the texts that it read",
-            high=params.max_rejected_share,
-            setting=f"{_SECTION}.max_rejected_share",
-        ),
-        figure(
-            "cjk_share",
-            "Enough of the visible characters are CJK ideographs",
-            low=params.min_cjk_share,
-            setting=f"{_SECTION}.min_cjk_share",
-        ),
-        figure("tasks", "There is a task with labelled examples", low=1, severity="warning"),
+        _figure("documents", "The corpus has enough documents", params),
+        equal("read", "accounted_for", "Every row read is a document, rejected or a duplicate"),
+        _figure("rejected_share", "Ingest rejected few of the rows that it read", params),
+        _figure("cjk_share", "Enough of the visible characters are CJK ideographs", params),
+        _figure("median_characters", "The median length of a document is plausible", params),
+        _figure("longest_characters", "Hardly any document is longer (quantile of the lengths)", params),
+        _figure("near_duplicates_left", "Few documents have near-duplicates, or a group, in the corpus", params),
+        _figure("label_conflict_share", "Few rows were set aside for contradicting labels", params),
+        between("tasks", "There is a task with labelled examples", low=1, severity="warning"),
     )
-    return Suite("corpus", "The corpus as a whole", ("corpus",), checks)
+    return Suite("corpus", "The corpus as a whole", ("corpus",), checks, "documents")
+
+
+def files_suite(params: ValidateCorpusParams) -> Suite:
+    """List the checks on each file of text."""
+    check = within(
+        "confidence",
+        "The encoding of each file is known with confidence",
+        params.encoding_confidence,
+        f"{_SECTION}.encoding_confidence",
+    )
+    return Suite("files", "Encodings of the files", ("source", "file", "encoding"), (check,), "documents")
+
+
+def sources_suite(params: ValidateCorpusParams) -> Suite:
+    """List the checks on each source."""
+    checks = (
+        row_count("There is a source", low=1),
+        equal("read", "accounted_for", "Every row read from each source is accounted for"),
+        between("documents", "Each source gave documents", low=1, severity="warning"),
+        _within("rejected_share", "Ingest rejected few rows of each source", params, "rejected_share_of_source"),
+        _within("duplicate_share", "Few rows of each source are duplicates", params, "duplicate_share_of_source"),
+        _within("cjk_share", "Enough characters of each source are CJK ideographs", params, "cjk_share_of_source"),
+    )
+    return Suite("sources", "Sources", ("source", "documents", "rejected", "duplicates"), checks, "documents")
 
 
 def documents_suite(params: ValidateCorpusParams) -> Suite:
     """List the checks on each document."""
-    names = [name for name in frames.DOCUMENT_COLUMNS if name != "text"]
     checks = (
         row_count("There are documents", low=1),
-        columns(names),
+        columns(["doc_id", "source", "split", "characters", "content_hash", "language", "cluster", "repeats"]),
         not_null("doc_id", "Each document has an id"),
-        unique("doc_id", "No id occurs twice"),
+        holds("id_is_unique", "No id occurs twice"),
         not_null("content_hash", "Each document has a content hash"),
         matches("content_hash", "A content hash is SHA-256", "^[0-9a-f]{64}$", allowed="64 hexadecimal digits"),
-        unique("content_hash", "No content occurs twice"),
+        holds("content_is_unique", "No content occurs twice"),
         equal("doc_id", "id_of_hash", "The id is made of the first 16 digits of the hash"),
         not_null("source", "Each document names its source"),
+        not_null("cluster", "Each document names its cluster"),
+        matches("language", "A language is an ISO 639 code", "^[a-z]{2,3}$", allowed="2 or 3 lower-case letters"),
         not_null("split", "Each document has a split"),
-        in_set("split", "The split is known", list(SPLITS)),
-        has_all("split", "Each split has documents", list(SPLITS)),
+        in_set("split", "The split is known", _ALL_SPLITS),
         holds("on_one_side", "No content stands in two splits (leakage)"),
+        holds("cluster_on_one_side", "No near-duplicates or groups stand in two splits (leakage)"),
         between("visible_characters", "No text is empty", low=1),
         equal("characters", "text_length", "The recorded length is that of the text"),
-        between(
-            "text_length",
-            "Texts are neither too short nor too long",
-            low=params.min_document_characters,
-            high=params.max_document_characters,
-            mostly=params.mostly,
-            setting=f"{_SECTION}.min_document_characters, max_document_characters, mostly",
+        _within("text_length", "Texts are neither too short nor too long", params, "document_characters"),
+        _within("replacement_characters", "Texts hold no U+FFFD", params, "replacement_characters", high=0),
+        _within(
+            "sign_share",
+            f"Texts were decoded by the right encoding (share of signs against it; `{_SECTION}.mojibake.signs`)",
+            params,
+            "mojibake",
+            high=params.mojibake.signs,
         ),
-        between(
-            "replacement_characters",
-            "Texts hold no U+FFFD, the trace of a wrong encoding",
-            high=0,
-            mostly=params.mostly,
-            severity="warning",
-            setting=f"{_SECTION}.mostly",
-        ),
-        holds("has_sentences", "Each document has sentences", severity="warning"),
+        between("repeats", "Passes over a document are counted", low=0, high=255),
+        holds("sentences_if_used", "Each document of the pretraining text has sentences", severity="warning"),
+        holds("no_sentences_if_kept_out", "A document that is kept out of pretraining has no sentences"),
     )
-    return Suite("documents", "Documents", ("doc_id", "excerpt"), checks)
+    return Suite("documents", "Documents", ("doc_id", "excerpt"), checks, "documents")
+
+
+def duplicates_suite() -> Suite:
+    """List the checks on each text that was removed as a duplicate."""
+    checks = (
+        in_set("kind", "The kind of duplicate is known", ["exact", "near"]),
+        holds("is_document", "The document that was kept instead is in the corpus"),
+        holds("similarity_fits_kind", "Near-duplicates have a similarity, equal texts none"),
+        between("similarity", "A similarity is a share", low=0, high=1),
+    )
+    return Suite("duplicates", "Duplicates that were removed", ("location", "excerpt"), checks, "documents")
 
 
 def splits_suite(params: ValidateCorpusParams) -> Suite:
@@ -129,60 +140,50 @@ def splits_suite(params: ValidateCorpusParams) -> Suite:
     checks = (
         row_count("The three splits are counted", low=len(SPLITS)),
         between("documents", "Each split has documents", low=1),
-        between(
-            "deviation",
-            "Shares of the splits are near "
-            + " / ".join(f"{getattr(params.split_shares, split):.4g}" for split in SPLITS)
-            + " (distance of each)",
-            high=params.max_split_deviation,
-            severity="warning",
-            setting=f"{_SECTION}.split_shares, max_split_deviation",
+        between("sentences", "Each split has sentences", low=1),
+        _within(
+            "deviation", "The share of each split is near the one that ingest was given", params, "split_deviation"
         ),
     )
-    return Suite("splits", "Splits", ("split", "documents", "share"), checks)
-
-
-def sources_suite(params: ValidateCorpusParams) -> Suite:
-    """List the checks on each source."""
-    checks = (
-        row_count("There is a source", low=1),
-        between("documents", "Each source gave documents", low=1, severity="warning"),
-        between(
-            "rejected_share",
-            "Ingest rejected few texts of each source",
-            high=params.max_rejected_share_of_source,
-            severity="warning",
-            setting=f"{_SECTION}.max_rejected_share_of_source",
-        ),
-    )
-    return Suite("sources", "Sources", ("source", "documents", "rejected"), checks)
+    return Suite("splits", "Splits", ("split", "documents", "share", "share_wanted"), checks, "documents")
 
 
 def sentences_suite(params: ValidateCorpusParams) -> Suite:
     """List the checks on each sentence."""
-    names = [name for name in frames.SENTENCE_COLUMNS if name != "text"]
     checks = (
         row_count("There are sentences", low=1),
-        columns(names),
+        columns(["doc_id", "source", "split", "position", "repeats"]),
         equal("split", "split_of_document", "A sentence stands in the split of its document (leakage)"),
+        holds("is_pretraining_text", "A sentence belongs to a document that may be pretraining text"),
+        equal("repeats", "repeats_of_document", "A sentence is repeated as often as its document"),
         holds("in_order", "Sentences stand together and are numbered from 0 in each document"),
         between("visible_characters", "No sentence is empty", low=1),
-        has_all("split", "Each split has sentences", list(SPLITS)),
-        between(
-            "text_length",
-            "Sentences are not too long",
-            high=params.max_sentence_characters,
-            mostly=params.mostly,
-            severity="warning",
-            setting=f"{_SECTION}.max_sentence_characters, mostly",
-        ),
+        holds("words_fit", "The lengths of given words add up to the sentence"),
+        _within("text_length", "Sentences are not too long", params, "sentence_characters"),
     )
-    return Suite("sentences", "Sentences", ("doc_id", "position", "excerpt"), checks)
+    return Suite("sentences", "Sentences", ("doc_id", "position", "excerpt"), checks, "documents")
+
+
+def leaks_suite() -> Suite:
+    """List the checks on each document that holds a test example."""
+    checks = (
+        holds("is_document", "The document is in the corpus"),
+        holds("is_test_example", "The example is a test example of its task"),
+        between("share", "The share of the example that was found is a share", low=0, high=1),
+        holds("is_kept_out", "A document that was dropped is kept out of pretraining"),
+    )
+    return Suite("leaks", "Test examples in other documents", ("doc_id", "task", "example_id"), checks, "examples")
+
+
+def leakage_suite(params: ValidateCorpusParams) -> Suite:
+    """List the checks on the leakage of each task."""
+    check = _within("leaked_share", "Few test examples stand in pretraining text", params, "leaked_share")
+    identity = ("task", "test_examples", "leaked", "dropped")
+    return Suite("leakage", "Leakage from tasks into pretraining text", identity, (check,), "examples")
 
 
 def examples_suite(task: str, *, classification: bool) -> Suite:
     """List the checks on each labelled example of a task."""
-    names = [name for name in frames.EXAMPLE_COLUMNS if name != "text"]
     if classification:
         answers: tuple[Check, ...] = (not_null("label", "Each example has a label"),)
     else:
@@ -194,30 +195,26 @@ def examples_suite(task: str, *, classification: bool) -> Suite:
         )
     checks = (
         row_count("There are examples", low=1),
-        columns(names),
+        columns(["example_id", "source", "split", "label", "spans", "content_hash", "cluster"]),
         not_null("example_id", "Each example has an id"),
-        unique("example_id", "No id occurs twice"),
-        unique("content_hash", "No content occurs twice"),
+        holds("id_is_unique", "No id occurs twice"),
+        holds("content_is_unique", "No content occurs twice"),
         holds("is_document", "Each example is a document, with the same split and hash"),
-        in_set("split", "The split is known", list(SPLITS)),
+        in_set("split", "The split is known", _ALL_SPLITS),
         holds("on_one_side", "No content stands in two splits (leakage)"),
+        holds("cluster_on_one_side", "No near-duplicate stands in another split (leakage)"),
         holds("agrees_with_equals", "Equal contents have equal labels"),
         between("visible_characters", "No text is empty", low=1),
         *answers,
     )
-    return Suite(f"task_{task}", f"Examples of the task {task}", ("example_id", "excerpt"), checks)
+    return Suite(f"task_{task}", f"Examples of the task {task}", ("example_id", "excerpt"), checks, "examples")
 
 
 def task_splits_suite(task: str, params: ValidateCorpusParams, *, classification: bool) -> Suite:
     """List the checks on each split of a task."""
     checks = (
         row_count("The three splits are counted", low=len(SPLITS)),
-        between(
-            "examples",
-            "Each split has enough examples",
-            low=params.min_examples_per_split,
-            setting=f"{_SECTION}.min_examples_per_split",
-        ),
+        _within("examples", "Each split has enough examples", params, "examples_per_split"),
         between("label_count", "There are labels to tell apart", low=2 if classification else 1),
         equal(
             "labels",
@@ -227,12 +224,20 @@ def task_splits_suite(task: str, params: ValidateCorpusParams, *, classification
             severity="critical" if classification else "warning",
         ),
         not_null("majority_share", "Each split has labels"),
-        between(
+        _within(
             "majority_share",
             "No label outnumbers the others by far (share of the most frequent)",
-            high=params.max_majority_share,
-            severity="warning",
-            setting=f"{_SECTION}.max_majority_share",
+            params,
+            "majority_share",
         ),
     )
-    return Suite(f"task_{task}_splits", f"Splits of the task {task}", ("split", "examples"), checks)
+    return Suite(f"task_{task}_splits", f"Splits of the task {task}", ("split", "examples"), checks, "examples")
+
+
+def _figure(name: str, what: str, params: ValidateCorpusParams) -> Check:
+    """Compare a figure of the whole with the limit of the same name."""
+    return figure(name, what, getattr(params, name), f"{_SECTION}.{name}")
+
+
+def _within(column: str, what: str, params: ValidateCorpusParams, key: str, *, high: float | None = None) -> Check:
+    return within(column, what, getattr(params, key), f"{_SECTION}.{key}", high=high)

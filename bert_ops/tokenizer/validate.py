@@ -3,28 +3,27 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import dataclass
+import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from tokenizers import Tokenizer, decoders
+from tokenizers import Tokenizer
 
 from bert_ops.io import file_sha256, missing
-from bert_ops.quality.engine import run_suites
-from bert_ops.quality.frames import SENTENCE_COLUMNS, excerpts, read_table
+from bert_ops.quality.accepted import Accepted
+from bert_ops.quality.engine import Frames, Validation, run_suites
+from bert_ops.quality.history import data_hash
 from bert_ops.quality.params import ValidateTokensParams
-from bert_ops.quality.report import conclude
+from bert_ops.quality.read import TableFile
+from bert_ops.quality.report import Outputs, conclude
 from bert_ops.quality.token_suites import token_suites
 from bert_ops.schema import load_section
-from bert_ops.seeding import generator
 from bert_ops.tokenizer import wordpiece
-from bert_ops.tokenizer.store import SPLITS, SplitView, TokenStore, dtype_for
-
-#: Ids that frame sequences; ``[UNK]`` may stand in a sentence.
-_FRAME_IDS = (wordpiece.PAD, wordpiece.CLS, wordpiece.SEP, wordpiece.MASK)
+from bert_ops.tokenizer.round_trip import draw, round_trip_table
+from bert_ops.tokenizer.store import SPLITS, TokenStore, dtype_for, manifest_checksum
+from bert_ops.tokenizer.walk import SENTENCES, Counts, Walk, count, walk
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,6 +35,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--report", type=Path, required=True, help="folder for the report: index.html is its first page"
     )
     parser.add_argument("--metrics", type=Path, required=True, help="JSON file for the verdict and every result")
+    parser.add_argument("--history", type=Path, required=True, help="JSON Lines file with the earlier verdicts")
+    parser.add_argument(
+        "--accepted", type=Path, required=True, help="JSON file with the fertility of the versions that passed"
+    )
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -52,58 +55,65 @@ def run(arguments: argparse.Namespace) -> None:
     if not vocabulary.is_file():
         raise missing(vocabulary, made_by="tokenizer")
     store = TokenStore.open(arguments.tokens)
-    sentences = with_text(read_table(arguments.sentences, SENTENCE_COLUMNS), tokenizer)
-    counts = {split: count(view, vocab_size=store.vocab_size) for split, view in store.views.items()}
-    sample = draw(sentences, tokenizer, amount=params.round_trip_sentences, seed=params.seed)
-    tables = {
-        "store": store_table(store, counts, vocabulary=vocabulary, tokenizer=tokenizer),
-        "splits": split_table(store, counts, sentences),
-        "shards": shard_table(store),
-        "sources": source_table(store, counts, sentences),
-        "round_trip": round_trip_table(sample, store, tokenizer, sentences),
-    }
-    validation = run_suites(tables, token_suites(params))
+    sentences = TableFile(arguments.sentences, SENTENCES)
+    sentences.check()
+    accepted = Accepted.read(arguments.accepted)
+    data = data_hash([arguments.tokens / "manifest.json", vocabulary, arguments.sentences])
+    counts = {split: count(view, tokenizer=tokenizer) for split, view in store.views.items()}
+    drawn = draw(sentences.rows, amount=params.round_trip_sentences, seed=params.seed)
+    found = walk(sentences, store, counts, tokenizer=tokenizer, sampled=drawn)
+    before = accepted.before(data, version=params.fertility_drift.version)
+    validation = run_suites(
+        token_tables(
+            store,
+            counts,
+            found,
+            tokenizer=tokenizer,
+            vocabulary=vocabulary,
+            accepted=before,
+            drawn=drawn,
+            params=params,
+        ),
+        token_suites(params),
+    )
+    fertility = found.fertility()
     conclude(
         validation,
         stage="validate_tokens",
         about=f"the token store in {arguments.tokens}",
-        report=arguments.report,
-        metrics=arguments.metrics,
+        outputs=Outputs(report=arguments.report, metrics=arguments.metrics, history=arguments.history),
+        data=data,
+        params=params,
+        counts={"tokens": sum(view.tokens for view in store.views.values())},
+        figures={"fertility": fertility},
+        remedy=None if _keeps_fertility(validation) else _how_to_accept(arguments.accepted, params),
     )
+    if _keeps_fertility(validation):
+        accepted.accept(data, version=params.fertility_drift.version, figures=fertility)
 
 
-@dataclass(frozen=True)
-class Counts:
-    """What the ids of a split hold; ``unknown`` is (S,), tokens that are ``[UNK]`` in each sentence.
-
-    ``unknown`` is None if the boundaries of the sentences do not ascend, so that no sentence can be told apart.
-    """
-
-    out_of_range: int
-    special: int
-    unknown_total: int
-    unknown: NDArray[np.int64] | None
-
-
-def count(view: SplitView, *, vocab_size: int) -> Counts:
-    """Read every id of a split once, a shard at a time."""
-    out_of_range = special = first = 0
-    running = np.zeros(view.tokens + 1, np.int64)
-    for ids in view.shard_ids():
-        out_of_range += int((ids >= vocab_size).sum())
-        special += int(np.isin(ids, _FRAME_IDS).sum())
-        np.cumsum(ids == wordpiece.UNK, out=running[first + 1 : first + 1 + len(ids)])
-        running[first + 1 : first + 1 + len(ids)] += running[first]
-        first += len(ids)
-    ascending = view.sentence_ends[0] == 0 and bool((view.lengths() > 0).all())
-    unknown = np.diff(running[view.sentence_ends]) if ascending else None
-    return Counts(out_of_range, special, int(running[-1]), unknown)
-
-
-def with_text(sentences: pd.DataFrame, tokenizer: Tokenizer) -> pd.DataFrame:
-    """Sentences that hold something after the tokenizer's normalisation; the store leaves the others out."""
-    kept = [bool(tokenizer.normalizer.normalize_str(text or "").strip()) for text in sentences["text"]]
-    return sentences[kept].reset_index(drop=True)
+def token_tables(
+    store: TokenStore,
+    counts: dict[str, Counts],
+    found: Walk,
+    *,
+    tokenizer: Tokenizer,
+    vocabulary: Path,
+    accepted: dict[str, float],
+    drawn: NDArray[np.int64],
+    params: ValidateTokensParams,
+) -> dict[str, Frames]:
+    """Say how to derive the table of each suite of :func:`bert_ops.quality.token_suites.token_suites`."""
+    return {
+        "store": lambda: [store_table(store, counts, vocabulary=vocabulary, tokenizer=tokenizer)],
+        "splits": lambda: [split_table(store, counts, found)],
+        "shards": lambda: [shard_table(store)],
+        "sources": lambda: [source_table(found)],
+        "fertility": lambda: [fertility_table(found, accepted)],
+        "round_trip": lambda: [
+            round_trip_table(found.sample, store, tokenizer, order=drawn, amount=params.round_trip_sentences)
+        ],
+    }
 
 
 def store_table(
@@ -121,123 +131,106 @@ def store_table(
             "vocab_sha256_of_tokenizer": [file_sha256(vocabulary)],
             "vocab_size": [store.vocab_size],
             "vocab_size_of_tokenizer": [tokenizer.get_vocab_size()],
+            "special_ids": [json.dumps(store.special._asdict())],
+            "special_ids_of_tokenizer": [json.dumps(wordpiece.special_ids(tokenizer)._asdict())],
             "dtype": [store.manifest["dtype"]],
             "dtype_of_vocabulary": [dtype_for(store.vocab_size).str],
+            "checksum": [manifest_checksum(store.manifest)],
+            "checksum_of_manifest": [store.manifest.get("checksum")],
         }
     )
 
 
-def split_table(store: TokenStore, counts: dict[str, Counts], sentences: pd.DataFrame) -> pd.DataFrame:
+def split_table(store: TokenStore, counts: dict[str, Counts], found: Walk) -> pd.DataFrame:
     """Table ``splits``: a row a split, those of the corpus that the store lacks included."""
     rows = []
     for split in dict.fromkeys([*SPLITS, *store.views]):
-        part = sentences[sentences["split"] == split]
-        row: dict[str, Any] = {
+        row = {
             "split": split,
             "tokens": 0,
             "sentences": 0,
             "documents": 0,
-            "sentences_of_corpus": len(part),
-            "documents_of_corpus": part["doc_id"].nunique(),
+            "sentences_of_corpus": found.sentences[split],
+            "documents_of_corpus": found.documents[split],
+            "misplaced_documents": found.misplaced[split],
+            "differing_repeats": found.repeats_differ[split],
         }
         if split in counts:
-            row |= _split_figures(store[split], counts[split])
+            view, of_split = store[split], counts[split]
+            row |= {
+                "tokens": view.tokens,
+                "sentences": view.sentences,
+                "documents": view.documents,
+                "out_of_range": of_split.out_of_range,
+                "special_tokens": of_split.special,
+                "unbegun_sentences": of_split.unbegun_sentences,
+                "begun_continuations": of_split.begun_continuations,
+                "shortest_sentence": int(view.lengths().min(initial=2**62)),
+                "shortest_document": int(np.diff(view.document_ends).min(initial=2**62)),
+                "unknown_share": of_split.unknown_total / view.tokens if view.tokens else None,
+            }
         rows.append(row)
     return pd.DataFrame(rows)
 
 
-def _split_figures(view: SplitView, found: Counts) -> dict[str, Any]:
-    return {
-        "tokens": view.tokens,
-        "sentences": view.sentences,
-        "documents": view.documents,
-        "out_of_range": found.out_of_range,
-        "special_tokens": found.special,
-        "shortest_sentence": int(view.lengths().min(initial=2**62)),
-        "shortest_document": int(np.diff(view.document_ends).min(initial=2**62)),
-        "unknown_share": found.unknown_total / view.tokens if view.tokens else None,
-    }
-
-
 def shard_table(store: TokenStore) -> pd.DataFrame:
     """Table ``shards``: length and checksum of each file, and what index and manifest say."""
-    rows = []
-    for view in store.views.values():
-        for shard in view.entry["shards"]:
-            path = store.folder / shard["file"]
-            rows.append(
-                {
-                    "file": shard["file"],
-                    "bytes": path.stat().st_size,
-                    "bytes_of_index": shard["tokens"] * view.dtype.itemsize,
-                    "sha256": file_sha256(path),
-                    "sha256_of_manifest": shard["sha256"],
-                }
-            )
+    rows = [
+        {
+            "file": name,
+            "bytes": (store.folder / name).stat().st_size,
+            "bytes_of_index": size,
+            "sha256": file_sha256(store.folder / name),
+            "sha256_of_manifest": checksum,
+        }
+        for view in store.views.values()
+        for name, size, checksum in view.files()
+    ]
     return pd.DataFrame(rows, columns=["file", "bytes", "bytes_of_index", "sha256", "sha256_of_manifest"])
 
 
-def source_table(store: TokenStore, counts: dict[str, Counts], sentences: pd.DataFrame) -> pd.DataFrame:
+def source_table(found: Walk) -> pd.DataFrame:
     """Table ``sources``: tokens of each source and split; a split that does not fit the corpus is left out."""
-    parts = []
-    for split, found in counts.items():
-        part = sentences[sentences["split"] == split]
-        if found.unknown is not None and len(part) == len(found.unknown):
-            parts.append(part[["source", "split"]].assign(tokens=store[split].lengths(), unknown=found.unknown))
-    if not parts:
-        empty = pd.DataFrame(columns=["source", "split", "tokens", "unknown", "unknown_share"])
-        return empty.astype({"tokens": "int64", "unknown": "int64", "unknown_share": "float64"})
-    table = pd.concat(parts).groupby(["source", "split"], as_index=False)[["tokens", "unknown"]].sum()
-    return table.assign(unknown_share=table["unknown"] / table["tokens"])
+    rows = [
+        {
+            "source": source,
+            "split": split,
+            "tokens": figures["tokens"],
+            "unknown": figures["unknown"],
+            "unknown_share": figures["unknown"] / max(figures["tokens"], 1),
+        }
+        for (source, split), figures in sorted(found.by_source.items())
+    ]
+    table = pd.DataFrame(rows, columns=["source", "split", "tokens", "unknown", "unknown_share"])
+    return table.astype({"tokens": "int64", "unknown": "int64", "unknown_share": "float64"})
 
 
-def draw(sentences: pd.DataFrame, tokenizer: Tokenizer, *, amount: int, seed: int) -> pd.DataFrame:
-    """Draw sentences without unknown tokens, in a seeded order; fewer if there are fewer.
+def fertility_table(found: Walk, accepted: dict[str, float]) -> pd.DataFrame:
+    """Table ``fertility``: tokens a visible character of each source, now and in the last accepted version.
 
-    Returns:
-        rows of ``sentences`` with their ids (list of int) in the column ``ids``.
-
+    A source that the accepted version did not have has no drift.
     """
-    order = generator(seed, "round_trip").permutation(len(sentences))
-    rows: list[int] = []
-    ids: list[list[int]] = []
-    for start in range(0, len(order), max(amount, 1)):
-        batch = order[start : start + amount]
-        encoded = tokenizer.encode_batch_fast(sentences["text"].iloc[batch].tolist(), add_special_tokens=False)
-        for row, encoding in zip(batch, encoded, strict=True):
-            if len(rows) < amount and wordpiece.UNK not in encoding.ids:
-                rows.append(int(row))
-                ids.append(encoding.ids)
-        if len(rows) >= amount:
-            break
-    return sentences.iloc[rows].assign(ids=pd.Series(ids, index=sentences.index[rows], dtype=object))
-
-
-def round_trip_table(
-    sample: pd.DataFrame, store: TokenStore, tokenizer: Tokenizer, sentences: pd.DataFrame
-) -> pd.DataFrame:
-    """Table ``round_trip``: whether the ids of a sentence are stored, and whether they decode to it."""
-    # The tokenizer's own decoder also contracts English ("do not" to "don't"); here nothing may change but spaces.
-    decoder = decoders.WordPiece(prefix=wordpiece.CONTINUATION, cleanup=False)
-    place = sentences.groupby("split").cumcount()
-    decoded, comes_back, is_stored = [], [], []
-    for row, split, text, ids in zip(sample.index, sample["split"], sample["text"], sample["ids"], strict=True):
-        back = decoder.decode([str(tokenizer.id_to_token(token)) for token in ids])
-        decoded.append(back)
-        comes_back.append(_without_spaces(back) == _without_spaces(tokenizer.normalizer.normalize_str(text)))
-        view, index = store.views.get(split), int(place[row])
-        is_stored.append(view is not None and index < view.sentences and view.sentence(index).tolist() == ids)
+    now = found.fertility()
+    before = [accepted.get(source, np.nan) for source in now]
+    values = np.array(list(now.values()), np.float64)
+    drift = np.abs(values / np.array(before, np.float64) - 1.0) if len(now) else values
     return pd.DataFrame(
         {
-            "doc_id": sample["doc_id"].to_numpy(),
-            "position": sample["position"].to_numpy(),
-            "excerpt": excerpts(sample["text"]).to_numpy(),
-            "decoded": excerpts(pd.Series(decoded, dtype=object)).to_numpy(),
-            "comes_back": np.array(comes_back, dtype=bool),
-            "is_stored": np.array(is_stored, dtype=bool),
+            "source": pd.Series(list(now), dtype=object),
+            "fertility": values,
+            "accepted": np.array(before, np.float64),
+            "drift": np.nan_to_num(drift, nan=0.0, posinf=np.inf),
         }
     )
 
 
-def _without_spaces(text: str) -> str:
-    return "".join(text.split())
+def _keeps_fertility(validation: Validation) -> bool:
+    return all(r["success"] for r in validation.summary["results"] if r["suite"] == "fertility")
+
+
+def _how_to_accept(path: Path, params: ValidateTokensParams) -> str:
+    version = params.fertility_drift.version
+    return (
+        f"if the new fertility is meant, raise `validate_tokens.fertility_drift.version` from {version} to "
+        f"{version + 1}, which accepts it (the figures of earlier versions stand in {path})"
+    )

@@ -44,10 +44,12 @@ def start(project: Path, *command: str) -> subprocess.Popen[str]:
 
 def shrink(params: dict) -> dict:
     """Values of params.yaml with which every stage takes seconds."""
-    params["validate_corpus"] |= {"min_documents": 20, "min_examples_per_split": 3}
+    params["validate_corpus"]["documents"]["min"] = 20
+    params["validate_corpus"]["examples_per_split"]["min"] = 3
     params["tokenizer"] |= {"vocab_size": 500, "min_frequency": 1}
     params["tokenize"] |= {"shard_tokens": 2000}
-    params["validate_tokens"] |= {"min_tokens": 500, "round_trip_sentences": 50}
+    params["validate_tokens"]["tokens"]["min"] = 500
+    params["validate_tokens"]["round_trip_sentences"] = 50
     params["pretrain"] |= {
         "threads": 1,
         "steps": 30,

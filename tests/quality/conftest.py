@@ -4,9 +4,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from quality_corpus import VALUES, make_corpus
+from quality_corpus import VALUES, Corpus, make_corpus
 
-from bert_ops.quality.frames import Corpus
 from bert_ops.quality.params import ValidateCorpusParams
 
 

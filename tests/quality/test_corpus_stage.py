@@ -8,18 +8,15 @@ import re
 import socket
 import subprocess
 import sys
-from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
-import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 import yaml
-from quality_corpus import VALUES, make_corpus, write_corpus
+from quality_corpus import VALUES, Corpus, make_corpus, write_corpus
 
 from bert_ops.__main__ import main
-from bert_ops.io import write_parquet
-from bert_ops.quality.frames import Corpus
 
 PLANTED = '<img src="http://planted.example/x.png">'
 
@@ -41,8 +38,9 @@ def planted() -> Corpus:
 def options(folder: Path, params: Path) -> list[str]:
     return [
         "validate_corpus",
-        *("--params", str(params), "--corpus", str(folder / "corpus")),
+        *("--params", str(params), "--corpus", str(folder / "corpus"), "--ingest", str(folder / "ingest.json")),
         *("--report", str(folder / "report"), "--metrics", str(folder / "metrics.json")),
+        *("--history", str(folder / "history.jsonl")),
     ]
 
 
@@ -121,7 +119,7 @@ def test_critical_failure_is_reported_first_and_then_ends_the_stage(
 
 def test_pages_load_nothing_and_show_planted_html_as_text(failed: Path) -> None:
     pages = sorted((failed / "report").rglob("*.html"))
-    assert len(pages) == 10
+    assert len(pages) == 14
     for path in pages:
         html = path.read_text(encoding="utf-8")
         parser = Loads()
@@ -156,29 +154,37 @@ def test_order_of_examples_follows_the_data_not_the_results(failed: Path) -> Non
     assert [row["excerpt"][:4] for row in result["examples"]] == ["第7篇文", "第8篇文", "第9篇文"]
 
 
-@pytest.mark.parametrize("name", ["documents", "sentences", "quarantine", "examples/sentiment"])
+TABLES = ["documents", "sentences", "quarantine", "duplicates", "leaks", "examples/sentiment"]
+
+
+@pytest.mark.parametrize("name", TABLES)
 def test_damaged_artifacts_end_with_one_message(
     name: str, tmp_path: Path, params_file: Path, corpus: Corpus, capfd: pytest.CaptureFixture[str]
 ) -> None:
     path = write_corpus(corpus, tmp_path / "corpus") / f"{name}.parquet"
-    whole, frame = path.read_bytes(), pd.read_parquet(path)
+    column = "task" if name == "leaks" else "source"
+    whole, table = path.read_bytes(), pq.read_table(path)
     path.write_bytes(whole[: len(whole) // 2])
     assert main(options(tmp_path, params_file)) == 3
-    write_parquet(path, frame.drop(columns="source"))
+    # the footer is whole, a page of values is not
+    path.write_bytes(whole[:4] + bytes(byte ^ 0xFF for byte in whole[4:200]) + whole[200:])
     assert main(options(tmp_path, params_file)) == 3
-    write_parquet(path, frame.assign(source=1))
+    pq.write_table(table.drop_columns([column]), path)
+    assert main(options(tmp_path, params_file)) == 3
+    pq.write_table(table.set_column(table.schema.get_field_index(column), column, [[1] * len(table)]), path)
     assert main(options(tmp_path, params_file)) == 3
     messages = capfd.readouterr().err
-    assert "is damaged" in messages
-    assert "has no column source" in messages
-    assert "column source holds integer values" in messages
-    assert messages.count("remedy:") == 3
+    assert messages.count("is damaged") == 2
+    assert f"has no column {column}" in messages
+    assert f"column {column} holds values of type int64" in messages
+    assert messages.count("remedy:") == 4
     assert "Traceback" not in messages
     assert not (tmp_path / "report").exists()
     assert not (tmp_path / "metrics.json").exists()
+    assert not (tmp_path / "history.jsonl").exists()
 
 
-@pytest.mark.parametrize("name", ["documents", "sentences", "quarantine"])
+@pytest.mark.parametrize("name", ["documents", "sentences", "quarantine", "duplicates", "leaks"])
 def test_missing_artifact_is_named(
     name: str, tmp_path: Path, params_file: Path, corpus: Corpus, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -193,18 +199,97 @@ def test_missing_folder_is_named(tmp_path: Path, params_file: Path, capfd: pytes
     assert f"{tmp_path / 'corpus'} does not exist" in capfd.readouterr().err
 
 
+@pytest.mark.parametrize("content", [None, "{", "[]", "{}"])
+def test_missing_or_damaged_counts_are_named(
+    content: str | None, tmp_path: Path, params_file: Path, corpus: Corpus, capfd: pytest.CaptureFixture[str]
+) -> None:
+    write_corpus(corpus, tmp_path / "corpus")
+    path = tmp_path / "ingest.json"
+    path.unlink() if content is None else path.write_text(content)
+    assert main(options(tmp_path, params_file)) == 3
+    message = capfd.readouterr().err
+    assert str(path) in message
+    assert "--single-item ingest" in message
+
+
 def test_empty_documents_end_the_stage(tmp_path: Path, params_file: Path, corpus: Corpus) -> None:
-    write_corpus(replace(corpus, documents=corpus.documents.iloc[:0]), tmp_path / "corpus")
+    corpus.documents = corpus.documents.iloc[:0]
+    write_corpus(corpus, tmp_path / "corpus")
     assert main(options(tmp_path, params_file)) == 4
     assert (tmp_path / "report" / "index.html").is_file()
+
+
+def test_an_empty_corpus_is_reported(tmp_path: Path, params_file: Path, corpus: Corpus) -> None:
+    for name in ("documents", "sentences", "quarantine", "duplicates", "leaks"):
+        setattr(corpus, name, getattr(corpus, name).iloc[:0])
+    corpus.examples = {task: table.iloc[:0] for task, table in corpus.examples.items()}
+    write_corpus(corpus, tmp_path / "corpus")
+    assert main(options(tmp_path, params_file)) == 4
+    assert (tmp_path / "report" / "index.html").is_file()
+
+
+def history(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "history.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def test_history_grows_with_the_data_and_not_with_the_runs(tmp_path: Path, params_file: Path, corpus: Corpus) -> None:
+    write_corpus(corpus, tmp_path / "corpus")
+    assert main(options(tmp_path, params_file)) == 0
+    assert main(options(tmp_path, params_file)) == 0
+    first = contents(tmp_path)
+    (record,) = history(tmp_path)
+    assert record["counts"] == {"documents": 200, "examples": 133}
+    assert (record["failed"], record["warned"]) == ([], [])
+    write_corpus(planted(), tmp_path / "corpus")
+    assert main(options(tmp_path, params_file)) == 4
+    records = history(tmp_path)
+    assert len(records) == 2
+    assert "documents: No id occurs twice" in records[1]["failed"]
+    page = (tmp_path / "report" / "index.html").read_text(encoding="utf-8")
+    assert "2 (this one)" in page
+    assert record["data"][:12] in page
+    # the earlier data again: its report shows what it showed then
+    write_corpus(corpus, tmp_path / "corpus")
+    assert main(options(tmp_path, params_file)) == 0
+    assert contents(tmp_path) == first
+    assert history(tmp_path) == records
+
+
+def test_changed_thresholds_make_a_version_of_their_own(tmp_path: Path, params_file: Path, corpus: Corpus) -> None:
+    write_corpus(corpus, tmp_path / "corpus")
+    assert main(options(tmp_path, params_file)) == 0
+    change = {"documents": {"min": 201, "severity": "warning"}}
+    params_file.write_text(yaml.safe_dump({"validate_corpus": {**VALUES, **change}}), encoding="utf-8")
+    assert main(options(tmp_path, params_file)) == 0
+    one, other = history(tmp_path)
+    assert one["data"] == other["data"]
+    assert other["warned"] == ["corpus: The corpus has enough documents"]
+
+
+def test_lines_that_are_no_records_are_left_out(
+    tmp_path: Path, params_file: Path, corpus: Corpus, capfd: pytest.CaptureFixture[str]
+) -> None:
+    write_corpus(corpus, tmp_path / "corpus")
+    (tmp_path / "history.jsonl").write_bytes(b'{"data": 1}\nnot JSON \xff\n[]\n')
+    assert main(options(tmp_path, params_file)) == 0
+    assert capfd.readouterr().err.count("is no record of an earlier validation") == 3
+    assert len(history(tmp_path)) == 1
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"mostly": "much"}, "`validate_corpus.mostly` is 'much'"),
-        ({"max_document_characters": 1}, "validate_corpus.min_document_characters is 2; it may not exceed"),
-        ({"split_shares": {"train": 0.8, "validation": 0.1, "test": 0.2}}, "validate_corpus.split_shares sum to 1.1"),
+        ({"mojibake": {**VALUES["mojibake"], "mostly": "much"}}, "`validate_corpus.mojibake.mostly` is 'much'"),
+        (
+            {"document_characters": {"min": 2, "max": 1, "mostly": 1.0, "severity": "critical"}},
+            "`validate_corpus.document_characters`: min is 2; it may not exceed max, 1",
+        ),
+        (
+            {"documents": {"min": 1, "severity": "fatal"}},
+            "`validate_corpus.documents.severity` is 'fatal'",
+        ),
+        ({"documents": {"min": 1}}, "`validate_corpus.documents.severity` is missing"),
+        ({"cjk_share": {"min": 1.1, "severity": "warning"}}, "`validate_corpus.cjk_share.min` is 1.1"),
         ({"unknown_key": 1}, "`validate_corpus.unknown_key` is not a known key"),
     ],
 )
