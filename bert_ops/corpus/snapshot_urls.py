@@ -61,11 +61,14 @@ def copy_files(name: str, source: Source, *, out: Path) -> dict[str, Any]:
 
 def _list(system: Any, root: str, pattern: str | None, *, whole: bool) -> dict[str, str]:
     """Remote path to its name in the snapshot."""
-    if _GLOB.search(root):
-        base = root[: _GLOB.search(root).start()].rpartition("/")[0]  # type: ignore[union-attr]
+    # A question mark in a web address begins the query, which may hold a token.
+    is_web = root.startswith(("http://", "https://"))
+    wildcard = None if is_web and "*" not in root else _GLOB.search(root)
+    if wildcard is not None:
+        base = root[: wildcard.start()].rpartition("/")[0]
         found = system.glob(root, detail=True)
     elif system.info(root)["type"] != "directory":
-        return {root: PurePosixPath(root).name}
+        return {root: PurePosixPath(public_url(root) if is_web else root).name}
     elif whole:
         base, found = root, system.find(root, detail=True)
     elif pattern is None:
