@@ -50,6 +50,9 @@ COMMANDS = {
     "report": Command("bert_ops.evaluate.index", "write one page over all results"),
     "summary": Command("bert_ops.evaluate.summary", "print the results of the last run", is_stage=False),
     "params": Command("bert_ops.params", "explain or check params.yaml", is_stage=False),
+    "compare_tokenizers": Command(
+        "bert_ops.tokenizer.compare", "compare sizes of the vocabulary on held-out text", is_stage=False
+    ),
     "doctor": Command(
         "bert_ops.doctor", "show versions, hardware and settings, and what is wrong with them", is_stage=False
     ),

@@ -35,7 +35,8 @@ def write(out: Path) -> None:
             name, place = rng.choice(["王小明", "李大年"]), rng.choice(["北京", "上海"])
             text = f"{name}在{place}住了{number}年。"
             spans = [[0, 3, "PER"], [4, 6, "LOC"]]
-            file.write(json.dumps({"text": text, "entities": spans}, ensure_ascii=False) + "\n")
+            words = [name, "在", place, "住", "了", str(number), "年", "。"]
+            file.write(json.dumps({"text": text, "entities": spans, "words": words}, ensure_ascii=False) + "\n")
     with sqlite3.connect(out / "reviews.sqlite") as database:
         database.execute("CREATE TABLE reviews (id INTEGER PRIMARY KEY, text TEXT NOT NULL, polarity TEXT NOT NULL)")
         for number in range(400):
