@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bert_ops.corpus.cleaning.characters import characters_step, garbled_step
-from bert_ops.corpus.cleaning.normalization import COMPOSING_STARTERS, Form, unicode_step
+from bert_ops.corpus.cleaning.normalization import _UNUSUAL, COMPOSING_STARTERS, Form, _begins_segment, unicode_step
 from bert_ops.corpus.records import Draft, Unfit
 
 FORMS = st.sampled_from(["NFC", "NFKC"])
@@ -114,6 +114,13 @@ def test_list_of_composing_starters_is_complete() -> None:
     hangul = {chr(code) for code in [*range(0x1161, 0x1176), *range(0x11A8, 0x11C3)]}
     assert found - COMPOSING_STARTERS == set()
     assert hangul <= COMPOSING_STARTERS
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFKC"])
+def test_the_quick_way_leaves_out_only_what_stands_alone(form: Form) -> None:
+    usual = [character for character in map(chr, range(0x110000)) if not _UNUSUAL.match(character)]
+    assert len(usual) > 30_000
+    assert [character for character in usual if not _begins_segment(character, form)] == []
 
 
 @pytest.mark.parametrize("text", ["房\ue000间\ue001很小", "锟斤拷锟斤拷的", "a\ufffdb\ufffdc\ufffd", "\U000f0000一"])

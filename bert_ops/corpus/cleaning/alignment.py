@@ -17,6 +17,8 @@ from bert_ops.corpus.records import Draft, Span, Unfit
 #: (start, end, replacement): text[start:end] becomes the replacement. Lists of edits are sorted and do not overlap.
 Edit = tuple[int, int, str]
 
+_SOLID = re.compile(r"\S")
+
 #: Why an edit can make a draft unfit.
 REASONS = {"lost_span": "nothing is left of a labelled span after cleaning, or two spans became one"}
 
@@ -68,7 +70,7 @@ def apply(draft: Draft, edits: Sequence[Edit]) -> None:
     pieces.append(text[end:])
     draft.text = "".join(pieces)
     if draft.word_starts:
-        draft.word_starts = _moved(draft.word_starts, edits, limit=len(draft.text))
+        draft.word_starts = _behind_space(draft.text, _moved(draft.word_starts, edits, limit=len(draft.text)))
     if draft.breaks:
         moved = _moved(draft.breaks, edits, limit=len(draft.text))
         draft.breaks = tuple(moved[1:] if moved and moved[0] == 0 else moved)
@@ -89,10 +91,18 @@ def _moved(positions: Sequence[int], edits: Sequence[Edit], *, limit: int) -> li
         if index > until and (index == len(positions) or positions[index] != end):
             moved.append(end + shift)
     moved += [position + shift for position in positions[index:]]
-    return without_repeats(moved, limit=limit)
+    return _without_repeats(moved, limit=limit)
 
 
-def without_repeats(positions: Iterable[int], *, limit: int) -> list[int]:
+def _behind_space(text: str, starts: list[int]) -> list[int]:
+    """Move starts that came to stand on white space, because the rest of their word is gone, to the next word."""
+    if not any(text[start].isspace() for start in starts):
+        return starts
+    solid = ((match.start() if (match := _SOLID.search(text, start)) else len(text)) for start in starts)
+    return _without_repeats(solid, limit=len(text))
+
+
+def _without_repeats(positions: Iterable[int], *, limit: int) -> list[int]:
     """Ascending positions below ``limit``, each once."""
     kept: list[int] = []
     previous = -1

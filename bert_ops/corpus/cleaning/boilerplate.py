@@ -7,10 +7,12 @@ refuses those whose time can explode, and no line longer than a bound is looked 
 from __future__ import annotations
 
 import re
+import string
 from collections.abc import Callable
 
 from bert_ops.corpus.cleaning.alignment import Edit, apply
 from bert_ops.corpus.cleaning.params import BoilerplateParams, SymbolsParams
+from bert_ops.corpus.cleaning.scripts import han_characters
 from bert_ops.corpus.records import Draft, Unfit
 
 REASONS = {
@@ -18,6 +20,7 @@ REASONS = {
     "symbols": "more symbols or digits than ingest.clean.symbols allows",
 }
 
+_ASCII_LETTERS = string.ascii_letters.encode()
 _LETTERS = re.compile(r"[^\W\d_]+")
 _DIGITS = re.compile(r"\d+")
 #: A row of one symbol is one: "no~~~~~~" is a text.
@@ -46,7 +49,7 @@ def boilerplate_step(params: BoilerplateParams) -> Callable[[Draft], None]:
             if is_boilerplate(text.strip()):
                 raise Unfit("boilerplate", "the only line")
             return
-        dropped = [line.strip() != "" and is_boilerplate(line.strip()) for line in text.split("\n")]
+        dropped = [is_boilerplate(line.strip()) for line in text.split("\n")]
         if not any(dropped):
             return
         edits, kept = _line_edits(text, dropped)
@@ -83,7 +86,12 @@ def symbols_step(params: SymbolsParams) -> Callable[[Draft], None]:
         text = draft.text
         if len(text) < params.min_characters:
             return
-        letters = sum(map(len, _LETTERS.findall(text)))
+        if text.isascii():
+            letters = len(text) - len(text.encode().translate(None, _ASCII_LETTERS))
+        elif han_characters(text) >= enough * len(text):
+            return
+        else:
+            letters = sum(map(len, _LETTERS.findall(text)))
         if letters >= enough * len(text):
             return
         digits = sum(map(len, _DIGITS.findall(text)))

@@ -37,8 +37,7 @@ def characters_step() -> Callable[[Draft], None]:
     pattern = invisible()
 
     def drop(draft: Draft) -> None:
-        # What str.isprintable refuses is a superset of control and format characters, and it looks four times as fast.
-        if not draft.text.isprintable() or _MARKS.search(draft.text):
+        if not _is_printable(draft.text) or _MARKS.search(draft.text):
             substitute(draft, pattern, lambda _: "")
 
     return drop
@@ -50,13 +49,18 @@ def garbled_step(*, max_share: float) -> Callable[[Draft], None]:
     def check(draft: Draft) -> None:
         text = draft.text
         # Characters for private use count as not printable.
-        if text.isprintable() and "\ufffd" not in text and "锟斤拷" not in text:
+        if _is_printable(text) and "\ufffd" not in text and "锟斤拷" not in text:
             return
         characters = sum(map(len, _GARBLED.findall(text)))
         if characters > max_share * len(text):
             raise Unfit("garbled", f"{characters} of {len(text)} characters")
 
     return check
+
+
+def _is_printable(text: str) -> bool:
+    """Say quickly that a text holds, beside lines, nothing that Unicode puts among "other" (C) and separators (Z)."""
+    return text.isprintable() or text.replace("\n", " ").isprintable()
 
 
 @cache

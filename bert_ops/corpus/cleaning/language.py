@@ -9,13 +9,12 @@ and Baldwin 2012, "langid.py: An Off-the-shelf Language Identification Tool"), w
 from __future__ import annotations
 
 import re
-from bisect import bisect_right
-from collections import Counter
 from collections.abc import Callable
 from functools import cache
 from typing import Any
 
 from bert_ops.corpus.cleaning.params import LANGUAGES, LanguageParams
+from bert_ops.corpus.cleaning.scripts import by_script, script_of
 from bert_ops.corpus.records import Draft, Unfit
 from bert_ops.errors import InputError
 
@@ -24,72 +23,11 @@ REASONS = {
     "language_unknown": "the language cannot be told, and ingest.clean.language.undetermined is reject",
 }
 
-_HAN = re.compile(r"[\u3005\u3007\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U000323af]+")
-_KANA_OR_HANGUL = re.compile(r"[\u3041-\u30fa\u30fc-\u30ff\u1100-\u11ff\u3131-\u318e\uac00-\ud7a3]")
+#: Frequent words of English and of no other language that py3langid knows; a word of them in so many characters, and
+#: at least so many and two different ones, make a text English.
+_ENGLISH = re.compile(r"\b(?:the|and|that|this|with|from|which|have|you|for|are)\b")
+_ENGLISH_WORDS, _ENGLISH_DISTANCE = 3, 100
 _LETTERS = re.compile(r"[^\W\d_]+")
-
-#: Share of kana among kana and Han characters from which a text is Japanese; Chinese quotes single words of it.
-_JAPANESE = 0.1
-
-#: (first character, script); a script named by two letters is that of one language. Sorted.
-_SCRIPTS = (
-    (0x0041, "Latin"),
-    (0x0370, "el"),
-    (0x0400, "Cyrillic"),
-    (0x0530, "hy"),
-    (0x0590, "Hebrew"),
-    (0x0600, "Arabic"),
-    (0x0780, "other"),
-    (0x0900, "Devanagari"),
-    (0x0980, "Bengali"),
-    (0x0A00, "pa"),
-    (0x0A80, "gu"),
-    (0x0B00, "or"),
-    (0x0B80, "ta"),
-    (0x0C00, "te"),
-    (0x0C80, "kn"),
-    (0x0D00, "ml"),
-    (0x0D80, "si"),
-    (0x0E00, "th"),
-    (0x0E80, "lo"),
-    (0x0F00, "other"),
-    (0x1000, "my"),
-    (0x10A0, "ka"),
-    (0x1100, "ko"),
-    (0x1200, "am"),
-    (0x13A0, "other"),
-    (0x1780, "km"),
-    (0x1800, "mn"),
-    (0x18B0, "other"),
-    (0x1C80, "Cyrillic"),
-    (0x1C90, "ka"),
-    (0x1CC0, "other"),
-    (0x1E00, "Latin"),
-    (0x1F00, "el"),
-    (0x2000, "other"),
-    (0x2C60, "Latin"),
-    (0x2C80, "other"),
-    (0x3005, "zh"),
-    (0x3041, "ja"),
-    (0x3100, "zh"),
-    (0x3131, "ko"),
-    (0x31A0, "zh"),
-    (0x31F0, "ja"),
-    (0x3400, "zh"),
-    (0xA000, "other"),
-    (0xAC00, "ko"),
-    (0xD7B0, "other"),
-    (0xF900, "zh"),
-    (0xFB00, "Latin"),
-    (0xFB13, "other"),
-    (0xFB50, "Arabic"),
-    (0xFF00, "Latin"),
-    (0xFF65, "ja"),
-    (0xFFA0, "ko"),
-    (0xFFE0, "other"),
-    (0x20000, "zh"),
-)
-_FIRSTS = [first for first, _ in _SCRIPTS]
 
 
 def language_step(params: LanguageParams) -> Callable[[Draft], None]:
@@ -112,38 +50,21 @@ def language_step(params: LanguageParams) -> Callable[[Draft], None]:
     return identify
 
 
-def by_script(text: str) -> str | None:
-    """Return the language that the script of a text stands for, else the script, or None if there are no letters."""
-    if text.isascii():
-        return "Latin" if _LETTERS.search(text) else None
-    han = sum(map(len, _HAN.findall(text)))
-    if 2 * han >= len(text) and not _KANA_OR_HANGUL.search(text):
-        return "zh"
-    weights: Counter[str] = Counter()
-    for letters in _LETTERS.findall(text):
-        for letter in letters:
-            script = script_of(letter)
-            weights[script] += 3 if script in ("zh", "ja", "ko") else 1
-    if not weights:
-        return None
-    if weights["ja"] and weights["ja"] >= _JAPANESE * (weights["ja"] + weights["zh"]):
-        weights["ja"] += weights.pop("zh", 0)
-    script = max(weights, key=lambda name: (weights[name], name))
-    return None if script == "other" else script
-
-
-def script_of(letter: str) -> str:
-    """Name the script of a letter: of a language if it has one of its own."""
-    return _SCRIPTS[max(bisect_right(_FIRSTS, ord(letter)) - 1, 0)][1]
-
-
 def _by_model(text: str, script: str, params: LanguageParams, candidates: tuple[str, ...]) -> str | None:
     """Ask the model, which sees only the words of the script."""
+    if text.isascii() and "en" in candidates and _is_english(text):
+        return "en"
     words = [word for word in _LETTERS.findall(text) if script_of(word[0]) == script]
     if sum(map(len, words)) < params.min_characters:
         return None
     language, confidence = _model(candidates).classify(" ".join(words))
     return str(language) if confidence >= params.min_confidence else None
+
+
+def _is_english(text: str) -> bool:
+    """Say whether enough English words stand in the text that no other language has, which is ten times as quick."""
+    found = _ENGLISH.findall(text)
+    return len(found) >= _ENGLISH_WORDS and len(set(found)) > 1 and len(found) * _ENGLISH_DISTANCE >= len(text)
 
 
 @cache

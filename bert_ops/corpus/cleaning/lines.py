@@ -15,7 +15,7 @@ from bisect import bisect_left
 from collections.abc import Callable
 from functools import cached_property
 
-from bert_ops.corpus.cleaning.alignment import Edit, apply, check_spans, is_anchored, without_repeats
+from bert_ops.corpus.cleaning.alignment import Edit, apply, check_spans, is_anchored
 from bert_ops.corpus.cleaning.params import LinesParams
 from bert_ops.corpus.records import Draft, Span
 
@@ -29,12 +29,14 @@ _WIDE_CLASS = (
     r"\uff01-\uff60\U00020000-\U000323af"
 )
 _WIDE = re.compile(f"[{_WIDE_CLASS}]+")
-_FIRST_WORD = re.compile(rf"\s*([^\s{_WIDE_CLASS}]*)")
+_FIRST_WORD = re.compile(rf"[^\s{_WIDE_CLASS}]+")
 _HYPHENATED = re.compile(r"[A-Za-z]+-\Z")
 _LOWER_WORD = re.compile(r"[a-z]+")
 _WORDS = re.compile(r"[A-Za-z]+(?:-[A-Za-z]+)*")
 #: Least number of full lines that make a text a wrapped one, and characters of indentation that begin a paragraph.
 _FULL_LINES, _INDENTATION = 2, 2
+#: Columns of a first word at most: longer ones are addresses, and say nothing about the width.
+_FIRST_WORD_MOST = 40
 _LONGEST_HYPHENATED = 40
 
 
@@ -43,17 +45,16 @@ def lines_step(params: LinesParams) -> Callable[[Draft], None]:
 
     def repair(draft: Draft) -> None:
         text = draft.text
-        has_lines = not text.isprintable() and _LINE_BREAK.search(text) is not None
-        if not has_lines and params.spaces_between_han == "keep" and not is_anchored(draft):
-            draft.text = " ".join(text.split())
-            return
-        edits, breaks = _edits(text, params)
-        apply(draft, edits)
-        draft.breaks = tuple(sorted({*draft.breaks, *breaks}))
-        if draft.spans:
+        collapsed = " ".join(text.split())
+        as_it_is = collapsed == text or (not is_anchored(draft) and not _LINE_BREAK.search(text))
+        if as_it_is and params.spaces_between_han == "keep":
+            draft.text = collapsed
+        else:
+            edits, breaks = _edits(text, params)
+            apply(draft, edits)
+            draft.breaks = tuple(sorted({*draft.breaks, *breaks}))
+        if draft.spans and " " in draft.text:
             draft.spans = check_spans([_trimmed(draft.text, span) for span in draft.spans])
-        if draft.word_starts:
-            draft.word_starts = _on_words(draft.text, draft.word_starts)
 
     return repair
 
@@ -72,52 +73,52 @@ class _Lines:
 
     def is_full(self, number: int) -> bool:
         """Say whether the first word of the next line would not have fitted behind this one."""
-        word = _FIRST_WORD.match(self._text, self._starts[number + 1], self._ends[number + 1])
-        room = 2 if word is None or not word.group(1) else 1 + len(word.group(1))
-        return self._width >= self._params.min_columns and (
-            self._widths[number] + room >= self._params.full_share * self._width
-        )
+        return self._full[number]
 
     def number(self, position: int) -> int:
         """Number of the line in which a position of white space stands, at or before the end of the line."""
         return bisect_left(self._ends, position)
 
-    def indentation(self, number: int) -> int:
-        """White space at the start of a line, in characters."""
+    def begins_paragraph(self, number: int) -> bool:
+        """Say whether a line is indented, and more than the one before it."""
+        indentation = self._indentation(number)
+        return indentation >= _INDENTATION and self._indentation(number - 1) < indentation
+
+    def _indentation(self, number: int) -> int:
         line = self._text[self._starts[number] : self._ends[number]]
         return len(line) - len(line.lstrip())
 
     @cached_property
     def is_wrapped(self) -> bool:
         """Say whether enough lines are full."""
-        full = 0
-        for number in range(len(self._starts) - 1):
-            full += self.is_full(number)
-            if full == _FULL_LINES:
-                return True
-        return False
+        return sum(self._full) >= _FULL_LINES
 
     @cached_property
-    def _widths(self) -> list[int]:
-        """Columns of each line: a Han character takes two."""
-        return [_columns(self._text[start:end].strip()) for start, end in zip(self._starts, self._ends, strict=True)]
-
-    @cached_property
-    def _width(self) -> int:
-        """Columns of the widest line that could have been wrapped: an address of one long word could not."""
-        return max(
-            (
-                width
-                for start, end, width in zip(self._starts, self._ends, self._widths, strict=True)
-                if " " in self._text[start:end].strip() or _WIDE.search(self._text, start, end)
-            ),
-            default=0,
+    def _full(self) -> list[bool]:
+        lines = [self._text[start:end].strip() for start, end in zip(self._starts, self._ends, strict=True)]
+        widths = [_columns(line) for line in lines]
+        # The widest line that could have been wrapped: an address of one long word could not.
+        widest = max(
+            (width for width, line in zip(widths, lines, strict=True) if width > len(line) or " " in line), default=0
         )
+        if widest < self._params.min_columns:
+            return [False] * len(lines)
+        least = self._params.full_share * widest
+        return [
+            width + _FIRST_WORD_MOST >= least and width + _first_columns(following) >= least
+            for width, following in zip(widths[:-1], lines[1:], strict=True)
+        ]
 
     @cached_property
     def words(self) -> frozenset[str]:
         """Latin words of the text in lower case, hyphenated ones whole."""
         return frozenset(_WORDS.findall(self._text.lower()))
+
+
+def _first_columns(line: str) -> int:
+    """Columns that the first word of a line would have taken behind the line before, with the space between them."""
+    match = _FIRST_WORD.match(line)
+    return 1 + min(len(match.group()), _FIRST_WORD_MOST - 1) if match else 2
 
 
 def _columns(line: str) -> int:
@@ -159,9 +160,7 @@ def _joint(text: str, start: int, end: int, lines: _Lines, params: LinesParams) 
     if not params.join_wrapped:
         return None
     number = lines.number(start)
-    if lines.indentation(number + 1) >= _INDENTATION and lines.indentation(number) < lines.indentation(number + 1):
-        return None
-    if not lines.is_full(number):
+    if not lines.is_full(number) or lines.begins_paragraph(number + 1):
         return None
     wide = _WIDE.match(text, start - 1) or _WIDE.match(text, end)
     return (start, end, "" if wide and lines.is_wrapped else " ")
@@ -193,8 +192,3 @@ def _trimmed(text: str, span: Span) -> Span:
     while end > start and text[end - 1] == " ":
         end -= 1
     return start, end, label
-
-
-def _on_words(text: str, starts: list[int]) -> list[int]:
-    """Move starts that came to stand on the space before their word."""
-    return without_repeats((start + 1 if text[start] == " " else start for start in starts), limit=len(text))

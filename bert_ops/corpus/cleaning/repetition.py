@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 
 from bert_ops.corpus.cleaning.alignment import substitute
 from bert_ops.corpus.cleaning.params import RepetitionParams, RunsParams
@@ -20,6 +21,8 @@ REASONS = {"repetitive": "lines or phrases repeat more than ingest.clean.repetit
 
 _WORD_CHARACTERS = re.compile(r"[^\W_]+")
 
+#: Characters at the start of a text whose n-grams are counted; sets of them take 100 bytes a character.
+_EXAMINED = 50_000
 #: Characters a word, above which a text counts as written without spaces, and characters of a word in such a text.
 _LONGEST_MEAN_WORD, _CHARACTERS_A_WORD = 12, 2
 
@@ -53,6 +56,7 @@ def repetition_step(params: RepetitionParams) -> Callable[[Draft], None]:
             return
         if "\n" in text:
             _check_lines(text, params)
+        text = text[:_EXAMINED]
         words = text.split()
         spaced = len(words) * _LONGEST_MEAN_WORD > len(text)
         # Only letters and digits: ellipses and rulers are no phrases.
@@ -92,8 +96,14 @@ def _check_lines(text: str, params: RepetitionParams) -> None:
 def _ngrams(units: Sequence[str], n: int) -> list[object]:
     """All n-grams in their order: strings of characters, or tuples of words."""
     if isinstance(units, str):
-        return [units[start : start + n] for start in range(len(units) - n + 1)]
+        return list(map(units.__getitem__, _slices(n, 1 << (len(units).bit_length()))[: max(len(units) - n + 1, 0)]))
     return list(zip(*(units[offset:] for offset in range(n)), strict=False))
+
+
+@lru_cache(maxsize=16)
+def _slices(n: int, count: int) -> tuple[slice, ...]:
+    """Slices of ``n`` characters from each of ``count`` places: made once, they cut a text twice as fast."""
+    return tuple(slice(start, start + n) for start in range(count))
 
 
 def _upper_share(units: Sequence[str], repeats: int, n: int, *, spaced: bool) -> float:
