@@ -54,7 +54,9 @@ def _by_model(text: str, script: str, params: LanguageParams, candidates: tuple[
     """Ask the model, which sees only the words of the script."""
     if text.isascii() and "en" in candidates and _is_english(text):
         return "en"
-    words = [word for word in _LETTERS.findall(text) if script_of(word[0]) == script]
+    words = _LETTERS.findall(text)
+    if not text.isascii():
+        words = [word for word in words if script_of(word[0]) == script]
     if sum(map(len, words)) < params.min_characters:
         return None
     language, confidence = _model(candidates).classify(" ".join(words))

@@ -21,8 +21,8 @@ REASONS = {"repetitive": "lines or phrases repeat more than ingest.clean.repetit
 
 _WORD_CHARACTERS = re.compile(r"[^\W_]+")
 
-#: Characters at the start of a text whose n-grams are counted; sets of them take 100 bytes a character.
-_EXAMINED = 50_000
+#: Characters at the start of a text whose n-grams are counted: what repeats, repeats there already.
+_EXAMINED = 10_000
 #: Characters a word, above which a text counts as written without spaces, and characters of a word in such a text.
 _LONGEST_MEAN_WORD, _CHARACTERS_A_WORD = 12, 2
 
