@@ -259,7 +259,7 @@ def open_json_bomb(make: Maker) -> Case:
     beside = make.beside("json")
     bomb = (
         make.draw.choice([b', {"body": "', b', {"body": ["', b", ["])
-        + make.draw.choice([b"[", b'{"a":', b"9", b'"', b"\\"]) * 1_000_000
+        + make.draw.choice([b"[", b'{"a":', b"9", b'"', b"\\"]) * 300_000
     )
     make.write("b.json", whole + bomb)
     return Case("JSON that opens and never closes", make.source("json"), good, beside=beside)
