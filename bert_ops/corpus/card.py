@@ -6,12 +6,25 @@ hold counts and excerpts, never the corpus; equal facts give equal bytes.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from bert_ops.corpus.card_page import card_page
-from bert_ops.corpus.card_words import LIMITS, by_split, encodings, number, percent, removals, splits_of, usage
+from bert_ops.corpus.card_words import (
+    LIMITS,
+    by_split,
+    encodings,
+    files_of,
+    leakage,
+    number,
+    percent,
+    removals,
+    splits_of,
+    usage,
+)
 from bert_ops.io import write_text
 
 Facts = Mapping[str, Any]
@@ -44,20 +57,21 @@ def write_card(facts: Facts, *, readme: Path, page: Path) -> None:
         StorageError: the disk is full or not writable.
 
     """
-    write_text(readme, card_markdown(facts, page=page.name))
+    write_text(readme, card_markdown(facts, readme=readme, page=page))
     write_text(page, card_page(facts))
 
 
-def card_markdown(facts: Facts, *, page: str) -> str:
-    """Return the card as Markdown; ``page`` is the name of the HTML page beside it."""
+def card_markdown(facts: Facts, *, readme: Path, page: Path) -> str:
+    """Return the card as Markdown, with a link from ``readme`` to ``page``."""
     metrics, profile = facts["metrics"], facts["profile"]["all"]
     sources = facts.get("sources") or []
+    link = Path(os.path.relpath(page, readme.parent)).as_posix()
     parts = [
         "# Data card\n",
         f"{number(metrics['documents'])} documents with {number(profile['characters'])} characters "
         f"({number(profile['bytes'])} bytes as UTF-8) from {number(len(sources))} "
         f"{'source' if len(sources) == 1 else 'sources'}. Written by the stage `ingest` of bert-ops; do not edit it. "
-        f"[{_cell(page)}]({_cell(page)}) shows the same with charts and examples.\n",
+        f"[The page]({quote(link)}) shows the same with charts and examples.\n",
         "## Files\n",
         _table(["file", "what it holds"], [[f"`{name}`", what] for name, what in _FILES]),
         "## Sources\n",
@@ -94,6 +108,7 @@ def card_markdown(facts: Facts, *, page: str) -> str:
             right=(1, 2),
         ),
         *_tasks(metrics),
+        *filter(None, [leakage(metrics) and leakage(metrics) + "\n"]),
         "## Texts\n",
         _texts(profile),
         "## Known limits\n",
@@ -106,7 +121,7 @@ def _source_row(source: Facts, metrics: Facts) -> list[str]:
     return [
         f"`{_cell(source['name'])}`",
         _cell(source.get("kind", "")),
-        number(len(source.get("files") or [])),
+        number(files_of(source)[0]),
         _cell(encodings(source)),
         number(source.get("rows")),
         number((metrics.get("by_source") or {}).get(source["name"], 0)),

@@ -7,7 +7,20 @@ from html import escape
 from typing import Any
 
 from bert_ops.corpus.card_charts import class_bars, funnel, histogram
-from bert_ops.corpus.card_words import LIMITS, by_split, encodings, number, percent, removals, splits_of, usage, visible
+from bert_ops.corpus.card_words import (
+    LIMITS,
+    by_split,
+    duplicates,
+    encodings,
+    files_of,
+    leakage,
+    number,
+    percent,
+    removals,
+    splits_of,
+    usage,
+    visible,
+)
 from bert_ops.page import cards, page, table
 
 Facts = Mapping[str, Any]
@@ -36,6 +49,10 @@ summary { cursor:pointer; font-weight:600 } summary small { font-weight:400; col
 @media print { details { break-inside:avoid } .card, .bar, .stack, i, .key { print-color-adjust:exact } }
 </style>
 """
+
+
+#: Changes of a step that are shown, and characters of an excerpt.
+_PAIRS, _EXCERPT = 3, 120
 
 
 def card_page(facts: Facts) -> str:
@@ -77,17 +94,15 @@ def card_page(facts: Facts) -> str:
 def _headline(facts: Facts) -> list[tuple[str, str]]:
     metrics, whole = facts["metrics"], facts["profile"]["all"]
     read = max(int(metrics["read"]), 1)
-    shown = [
+    near = duplicates(metrics)["near_duplicate"]
+    return [
         (number(metrics["documents"]), "documents"),
         (number(whole["characters"]), "characters"),
         (f"{whole['bytes'] / 1e6:,.1f} MB", "as UTF-8"),
         (percent(metrics["documents"] / read), f"of {number(metrics['read'])} rows read"),
         (number(metrics["rejected"]), "rows rejected"),
-        (number(metrics["duplicates_removed"]), "duplicates removed"),
+        (number(metrics["duplicates_removed"]), f"duplicates removed, {number(near)} of them near"),
     ]
-    if metrics.get("near_duplicates_removed") is not None:
-        shown.append((number(metrics["near_duplicates_removed"]), "near-duplicates removed"))
-    return shown
 
 
 def _reasons(facts: Facts) -> str:
@@ -107,13 +122,12 @@ def _sources(facts: Facts) -> str:
     by_source = facts["metrics"].get("by_source") or {}
     rows, notes = [], []
     for source in facts.get("sources") or []:
-        files = source.get("files") or []
-        size = sum(int(file.get("bytes") or 0) for file in files)
+        count, size = files_of(source)
         name, licence = escape(str(source["name"])), source.get("licence")
         rows.append(
             [
                 f'<strong>{name}</strong><br><span class="soft">{escape(str(source.get("kind", "")))}</span>',
-                f"{number(len(files))} ({_size(size)})" if files else "–",
+                f"{number(count)} ({_size(size)})" if count else "–",
                 escape(encodings(source)) or "–",
                 number(source.get("rows")),
                 number(by_source.get(source["name"], 0)),
@@ -156,7 +170,8 @@ def _splits(facts: Facts) -> str:
         ]
         parts.append(f"<h3>Labels of the task {escape(task)}</h3>")
         parts.append(_wide(table(["split", *map(escape, labels)], rows, numeric=range(1, len(labels) + 1))))
-    return "".join(parts)
+    said = leakage(facts["metrics"])
+    return "".join(parts) + (f"<h3>Leakage</h3><p>{said}</p>" if said else "")
 
 
 def _label(count: int, total: int) -> str:
@@ -210,10 +225,11 @@ def _examples(facts: Facts) -> str:
         rows = [[escape(str(row["source"])), _text(row.get("text") or row.get("excerpt") or "")] for row in kept]
         parts.append("<h3>Kept</h3>" + _wide(table(["source", "text"], rows)))
     dropped = {reason: rows for reason, rows in (examples.get("dropped") or {}).items() if rows}
+    counts = {**duplicates(metrics), **(metrics.get("rejected_by_reason") or {})}
     if dropped:
         parts.append("<h3>Dropped, by reason</h3>")
     for reason, found in sorted(dropped.items()):
-        count = (metrics.get("rejected_by_reason") or {}).get(reason)
+        count = counts.get(reason)
         note = " · ".join(filter(None, [f"{number(count)} rows" if count else "", said.get(reason, "")]))
         rows = [
             [escape(str(row.get("location", ""))), escape(str(row.get("detail") or "")), _text(row["excerpt"])]
@@ -229,7 +245,7 @@ def _examples(facts: Facts) -> str:
     for step, pairs in changed.items():
         parts.append(
             f"<details open><summary>{escape(step.replace('_', ' '))}</summary>"
-            + "".join(_pair(pair) for pair in pairs)
+            + "".join(_pair(pair) for pair in pairs[:_PAIRS])
             + "</details>"
         )
     return "".join(parts) or '<p class="soft">None were handed over.</p>'
@@ -244,6 +260,7 @@ def _pair(pair: Facts) -> str:
 
 def _text(text: str) -> str:
     """A text for people; characters that show nothing are written as their code points."""
+    text = text if len(text) <= _EXCERPT else f"{text[: _EXCERPT - 1]}…"
     runs = (escape(run) if shown else f'<span class="hidden">{run}</span>' for run, shown in visible(text))
     return f'<span class="text">{"".join(runs)}</span>'
 

@@ -45,6 +45,16 @@ def encodings(source: Mapping[str, Any]) -> str:
     )
 
 
+def files_of(source: Mapping[str, Any]) -> tuple[int, int]:
+    """Number of a source's files and their bytes; of very many files not all are listed."""
+    listed = source.get("files") or []
+    count, size = source.get("file_count"), source.get("bytes")
+    return (
+        len(listed) if count is None else int(count),
+        sum(int(file.get("bytes") or 0) for file in listed) if size is None else int(size),
+    )
+
+
 def usage(source: Mapping[str, Any]) -> list[str]:
     """Say the weight and the caps of a source, where it has some."""
     said = [] if source.get("weight") is None else [f"weight {source['weight']:g}"]
@@ -73,6 +83,25 @@ def _gap(left: int, expected: int) -> list[dict[str, Any]]:
 
 def _row(name: str, rows_in: int, rows_out: int, changed: int) -> dict[str, Any]:
     return {"name": name, "rows_in": rows_in, "removed": rows_in - rows_out, "changed": changed, "rows_out": rows_out}
+
+
+def leakage(metrics: Mapping[str, Any]) -> str:
+    """Say what was found of the tasks' test splits in the pretraining text; empty if nobody looked."""
+    found = metrics.get("leakage") or {}
+    if not found or found.get("action") == "off":
+        return ""
+    dropped = int(found.get("documents_dropped") or 0)
+    return (
+        f"{number(found['examples_found'])} of {number(found['examples_checked'])} test examples that were looked for "
+        f"stand in {number(found['documents_found'])} training documents, of which {number(dropped)} were kept out of "
+        "the pretraining text."
+    )
+
+
+def duplicates(metrics: Mapping[str, Any]) -> dict[str, int]:
+    """Copies and near-copies that were removed, by the names that their examples have."""
+    near = int(metrics.get("near_duplicates_removed") or 0)
+    return {"exact_duplicate": int(metrics["duplicates_removed"]) - near, "near_duplicate": near}
 
 
 def splits_of(profile: Mapping[str, Any]) -> list[tuple[str, Any]]:

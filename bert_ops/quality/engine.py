@@ -238,6 +238,8 @@ def _observed(outcome: dict[str, Any]) -> Any:
         return result["observed_value"]
     if "element_count" in result:
         failed, rows = result["unexpected_count"], result["element_count"]
+        if rows == 1:
+            return "the row fails" if failed else "the row holds"
         return f"{failed:,} of {rows:,} rows fail" if failed else f"all {rows:,} rows hold"
     message = exception_message(outcome.get("exception_info") or {})
     return f"not evaluated: {message}" if message else None

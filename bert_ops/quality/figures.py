@@ -91,6 +91,11 @@ def file_table(metrics: Mapping[str, Any]) -> pd.DataFrame:
                     "confidence": 1.0 if confidence is None else float(confidence),
                 }
             )
+        more = int(facts.get("file_count") or 0) - len(facts.get("files") or [])
+        if more > 0 and facts.get("lowest_confidence") is not None:
+            # Of very many files the first are listed; the least certain of all stands for the others.
+            lowest = float(facts["lowest_confidence"])
+            rows.append({"source": name, "file": f"{more:,} more", "encoding": "any", "confidence": lowest})
     table = pd.DataFrame(rows, columns=["source", "file", "encoding", "confidence"])
     return table.astype({"confidence": "float64"})
 

@@ -15,7 +15,7 @@ from bert_ops.progress import note
 from bert_ops.quality import datadocs
 from bert_ops.quality.engine import Validation
 from bert_ops.quality.history import remember, values_hash
-from bert_ops.quality.trend import history_section
+from bert_ops.quality.trend import history_section, wide
 from bert_ops.schema import Section
 
 #: How a result is marked: (class, sign, word); the word stands beside the colour for those who do not see it.
@@ -212,7 +212,7 @@ def _failures(results: list[dict[str, Any]], identities: dict[str, tuple[str, ..
         )
         for r in results
     ]
-    return table(["", "expectation", "observed", "allowed", "failing examples"], rows)
+    return wide(table(["", "expectation", "observed", "allowed", "failing examples"], rows))
 
 
 def _results(results: list[dict[str, Any]]) -> str:
@@ -226,7 +226,7 @@ def _results(results: list[dict[str, Any]]) -> str:
         )
         for r in results
     ]
-    return table(["", "expectation", "observed", "allowed", "severity"], rows)
+    return wide(table(["", "expectation", "observed", "allowed", "severity"], rows))
 
 
 def _allowed(result: dict[str, Any]) -> str:

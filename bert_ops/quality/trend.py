@@ -38,9 +38,14 @@ def history_section(history: Sequence[Mapping[str, Any]]) -> str:
         )
     headers = ["version", "data", *map(escape, names), "verdict", "what failed or warned"]
     note = "A version is a state of the data and of the thresholds; checking it again adds nothing."
-    return f'<h2 id="history">History</h2><p class="soft">{note}</p>{_chart([r for _, r in shown], names[:1])}' + table(
-        headers, rows, numeric=range(2, 2 + len(names))
-    )
+    chart = _chart([record for _, record in shown], names[:1])
+    versions = wide(table(headers, rows, numeric=range(2, 2 + len(names))))
+    return f'<h2 id="history">History</h2><p class="soft">{note}</p>{chart}{versions}'
+
+
+def wide(html: str) -> str:
+    """Let a table scroll within the page where the screen is narrower than it."""
+    return f'<div style="overflow-x:auto">{html}</div>'
 
 
 def _verdict(record: Mapping[str, Any]) -> tuple[str, str]:
