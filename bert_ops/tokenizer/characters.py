@@ -78,13 +78,16 @@ def words_of(frame: str, points: NDArray[np.int64]) -> list[str]:
     return list(_probe(frame).normalizer.normalize_str(" ".join(map(chr, points))).split())
 
 
-def frame_of(tokenizer: Tokenizer) -> str | None:
-    """JSON of normaliser and pre-tokeniser if they are BERT's and the model is WordPiece; otherwise None.
+def frame_of(specification: dict[str, Any]) -> str | None:
+    """JSON of a tokenizer's normaliser and pre-tokeniser if they are BERT's and the model is WordPiece; otherwise None.
 
     Added tokens that are matched after normalisation, truncation and padding also give None: what they do to a text
     cannot be told from its characters.
+
+    Args:
+        specification: what ``tokenizer.json`` holds.
+
     """
-    specification = json.loads(tokenizer.to_str())
     normalizer, splitter = specification["normalizer"] or {}, specification["pre_tokenizer"] or {}
     plain = (
         normalizer.get("type") == "BertNormalizer"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -12,7 +13,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
 from bert_ops.errors import InputError
 from bert_ops.progress import note
-from bert_ops.tokenizer import characters, fast, wordpiece
+from bert_ops.tokenizer import characters, wordpiece
+from bert_ops.tokenizer.joined import join, runs_in
 from bert_ops.tokenizer.params import REQUIRED_SPECIAL_TOKENS, TokenizerParams
 from bert_ops.tokenizer.wordpiece import CONTINUATION, LONGEST_WORD
 
@@ -43,7 +45,7 @@ class WordCounter:
             strip_accents=params.strip_accents,
             special_tokens=REQUIRED_SPECIAL_TOKENS,
         )
-        frame = characters.frame_of(bare)
+        frame = characters.frame_of(json.loads(bare.to_str()))
         assert frame is not None
         self.frame, self.kinds = frame, characters.kinds(frame)
         self.normalizer, self.splitter = bare.normalizer, bare.pre_tokenizer
@@ -59,12 +61,12 @@ class WordCounter:
         """Count the words of texts; special and user tokens in them are left out."""
         if not texts:
             return
-        joined = fast.join(texts)
+        joined = join(texts)
         if self.tokens.search(joined.text):
-            joined = fast.join([self.tokens.sub(" ", text) for text in texts])
+            joined = join([self.tokens.sub(" ", text) for text in texts])
         kinds = self.kinds[joined.points]
         self.single += np.bincount(joined.points[kinds == characters.ISOLATED], minlength=len(self.single))
-        starts, stops = fast.runs_in(kinds == characters.CONTEXT)
+        starts, stops = runs_in(kinds == characters.CONTEXT)
         self.runs.update(map(joined.text.__getitem__, map(slice, starts.tolist(), stops.tolist())))
         if len(self.runs) > self.most_runs:
             self._split_runs()

@@ -32,7 +32,7 @@ def inside_words(
         given: for each text the lengths of its words in characters, white space between them left out, or None.
 
     Returns:
-        bool for every character of ``fast.join(texts)``, or None if nothing is known about words.
+        bool for every character of ``joined.join(texts)``, or None if nothing is known about words.
 
     Raises:
         ArtifactError: given words do not fit their text.

@@ -15,6 +15,7 @@ from tokenizers import Tokenizer, normalizers
 from bert_ops.errors import InputError
 from bert_ops.tokenizer import characters, fast, wordpiece
 from bert_ops.tokenizer.fast import FastEncoder
+from bert_ops.tokenizer.joined import join
 from bert_ops.tokenizer.params import REQUIRED_SPECIAL_TOKENS
 
 USER = ("COVID-19", "北京大学", "ét", "<a b>")
@@ -65,8 +66,7 @@ ENCODERS = {name: FastEncoder(tokenizer) for name, tokenizer in TOKENIZERS.items
 
 def forgetful(encoder: FastEncoder) -> FastEncoder:
     assert encoder.runs is not None
-    encoder.runs.known.clear()
-    encoder.runs.forget(keep=0)
+    encoder.forget()
     return encoder
 
 
@@ -138,23 +138,39 @@ def test_every_character_alone_and_between_others() -> None:
         assert encoded.text(number).tolist() == encoding.ids, hex(points[number * 128])
 
 
-def test_text_without_repetition_is_left_to_the_library_for_a_while() -> None:
+@pytest.mark.parametrize(
+    ("lines", "expected_skips"),
+    [(120, [0, 1, 0, 2, 1, 0, 4, 3, 2, 1, 0, 8]), (400, [0, 0, 1, 0, 3, 2, 1, 0, 7, 6, 5, 4])],
+    ids=["small batches", "batches of which the first part is tried"],
+)
+def test_text_without_repetition_is_left_to_the_library_for_a_while(lines: int, expected_skips: list[int]) -> None:
     rng = random.Random(3)
     tokenizer = TOKENIZERS["lower"]
     encoder = FastEncoder(tokenizer)
     skipped = []
     for _ in range(12):
-        texts = [" ".join("".join(rng.choices(string.ascii_lowercase, k=9)) for _ in range(20)) for _ in range(120)]
+        texts = [" ".join("".join(rng.choices(string.ascii_lowercase, k=9)) for _ in range(20)) for _ in range(lines)]
         expected = [e.ids for e in tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
         skipped.append(encoder._skip)
         encoded = encoder.encode(texts)
         assert [encoded.text(number).tolist() for number in range(len(texts))] == expected
-    assert skipped == [0, 1, 0, 2, 1, 0, 4, 3, 2, 1, 0, 8]
+    assert skipped == expected_skips
     repeated = ["the playing 1998 北京"] * 3000
     while encoder._skip > 0:
         encoder.encode(repeated)
     encoder.encode(repeated)
-    assert encoder._skip <= 0 and encoder._next_skip == 0
+    assert encoder._skip <= 0 and encoder._next_skip is None
+
+
+def test_large_batches_are_cut_between_texts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fast, "_MOST_CHARACTERS", 50)
+    texts = ["我们playing北京" * n for n in (1, 2, 20, 1, 0, 3, 3, 9)] + ["x" * 200, "", "北京"]
+    inside = np.arange(len("\n".join(texts))) % 3 == 1
+    whole = FastEncoder(TOKENIZERS["lower"])
+    monkeypatch.setattr(whole, "_head", lambda joined: len(texts))
+    one, two = whole.encode(texts, inside=inside), forgetful(ENCODERS["lower"]).encode(texts, inside=inside)
+    assert one.ids.tolist() == two.ids.tolist() and one.offsets.tolist() == two.offsets.tolist()
+    assert one.word_starts.tolist() == two.word_starts.tolist()
 
 
 def test_memory_is_bounded() -> None:
@@ -199,7 +215,7 @@ def test_a_tokenizer_of_another_kind_is_used_as_it_is(change) -> None:
     specification = json.loads(TOKENIZERS["lower"].to_str())
     change(specification)
     tokenizer = Tokenizer.from_str(json.dumps(specification))
-    assert characters.frame_of(tokenizer) is None
+    assert characters.frame_of(specification) is None
     texts = ["我们 playing [PAD] ①", "北京 COVID-19"]
     encoded = FastEncoder(tokenizer).encode(texts)
     expected = [e.ids for e in tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
@@ -237,6 +253,6 @@ def test_word_starts_are_the_same_by_table_and_by_library(texts: list[str], seed
 
 
 def test_joining_counts_characters_not_bytes() -> None:
-    joined = fast.join(["中", "", "a😀"])
+    joined = join(["中", "", "a😀"])
     assert joined.bounds.tolist() == [0, 2, 3, 6]
     assert joined.points.tolist() == [ord("中"), 10, 10, ord("a"), ord("😀")]
