@@ -90,3 +90,16 @@ def test_converts_between_anchors() -> None:
     draft = Draft("aabbcc", spans=[(2, 4, "X")], word_starts=[0, 2, 5], breaks=(4,))
     convert_between_anchors(draft, lambda piece: piece.upper() + "-" if piece != "aa" else piece)
     assert draft == Draft("aaBB-C-C-", spans=[(2, 5, "X")], word_starts=[0, 2, 7], breaks=(5,))
+
+
+def test_words_that_are_gone_leave_no_start_on_white_space() -> None:
+    draft = Draft("ab  \n cd ", word_starts=[0, 1, 6, 7])
+    apply(draft, [(0, 2, ""), (7, 8, "")])
+    assert draft == Draft("  \n c ", word_starts=[4])
+
+
+def test_many_starts_on_much_white_space_take_linear_time() -> None:
+    count = 100_000
+    draft = Draft("ab" * count + "c", word_starts=list(range(0, 2 * count, 2)))
+    apply(draft, [(place, place + 2, "\n\n") for place in range(0, 2 * count, 2)])
+    assert draft.word_starts == [2 * count]

@@ -116,6 +116,14 @@ def test_list_of_composing_starters_is_complete() -> None:
     assert hangul <= COMPOSING_STARTERS
 
 
+@pytest.mark.parametrize("anchored", [False, True])
+def test_stacks_of_marks_are_cut_before_they_are_sorted(anchored: bool) -> None:
+    text = "字" * 500 + "a" + "\u0323\u0301" * 200_000 + "b"  # would take a minute
+    draft = cleaned(Draft(text, word_starts=[0, 500, len(text) - 1] if anchored else None), "NFC")
+    assert draft.text == "字" * 500 + "ạ" + "\u0323" * 14 + "\u0301" * 15 + "b"
+    assert draft.word_starts == ([0, 500, 530] if anchored else None)
+
+
 @pytest.mark.parametrize("form", ["NFC", "NFKC"])
 def test_the_quick_way_leaves_out_only_what_stands_alone(form: Form) -> None:
     usual = [character for character in map(chr, range(0x110000)) if not _UNUSUAL.match(character)]

@@ -98,8 +98,12 @@ def _behind_space(text: str, starts: list[int]) -> list[int]:
     """Move starts that came to stand on white space, because the rest of their word is gone, to the next word."""
     if not any(text[start].isspace() for start in starts):
         return starts
-    solid = ((match.start() if (match := _SOLID.search(text, start)) else len(text)) for start in starts)
-    return _without_repeats(solid, limit=len(text))
+    moved: list[int] = []
+    for start in starts:
+        if not moved or start > moved[-1]:
+            match = _SOLID.search(text, start)
+            moved.append(match.start() if match else len(text))
+    return _without_repeats(moved, limit=len(text))
 
 
 def _without_repeats(positions: Iterable[int], *, limit: int) -> list[int]:

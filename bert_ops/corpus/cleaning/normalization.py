@@ -43,6 +43,10 @@ _UNUSUAL = re.compile(
     r"\uac00-\ud7a3\uff00-\uff9d]"
 )
 
+#: Combining marks that may stand on one letter ("Stream-Safe Text Format" of the same annex, section 13). Sorting them
+#: takes quadratic time, which does not matter in texts of so many characters.
+_STACK, _QUICK = 30, 500
+
 
 def unicode_step(*, form: Form) -> Callable[[Draft], None]:
     """Return the step that brings a text to a normalisation form."""
@@ -50,6 +54,8 @@ def unicode_step(*, form: Form) -> Callable[[Draft], None]:
     def normalize(draft: Draft) -> None:
         if draft.text.isascii():
             return
+        if len(draft.text) > _QUICK and _UNUSUAL.search(draft.text):
+            substitute(draft, _stacked(), lambda match: match.group()[:_STACK])
         text = draft.text
         if form == "NFKC":
             for mark, replacement in _COMMON:
@@ -65,6 +71,15 @@ def unicode_step(*, form: Form) -> Callable[[Draft], None]:
             substitute(draft, pattern, lambda match: unicodedata.normalize(form, match.group()))
 
     return normalize
+
+
+@cache
+def _stacked() -> re.Pattern[str]:
+    """Compile more combining marks in a row than one letter may bear."""
+    combining = character_class(
+        lambda character: unicodedata.combining(unicodedata.normalize("NFKD", character)[0]) > 0
+    )
+    return re.compile(f"{combining.pattern}{{{_STACK + 1},}}")
 
 
 @cache
