@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from pathlib import PurePosixPath
-from typing import Annotated, ClassVar, Literal, Self, get_args
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, StrictBool, StrictFloat, StrictInt, StrictStr, field_validator, model_validator
 
@@ -152,14 +152,19 @@ class _TextFiles(_Files):
     )
 
 
-class TextSource(_TextFiles):
-    """Plain text; it has no labels."""
+class _Unlabelled:
+    """A source whose rows are texts and nothing else."""
 
     task: ClassVar[None] = None
     label: ClassVar[None] = None
     spans: ClassVar[None] = None
     words: ClassVar[None] = None
     group: ClassVar[None] = None
+
+
+class TextSource(_TextFiles, _Unlabelled):
+    """Plain text; it has no labels."""
+
     kind: Literal["text"] = Field(description="plain text")
     layout: Literal["line", "file", "paragraph"] = Field(
         description="what a document is: a line, a whole file, or a paragraph (blocks between blank lines)"
@@ -203,11 +208,8 @@ class CsvSource(_TextFiles, _Fields):
 
     @model_validator(mode="after")
     def _single_characters(self) -> Self:
-        for key in ("delimiter", "quote"):
-            value = getattr(self, key)
-            if value is None or (key == "quote" and not value):
-                continue
-            if len(value) != 1 or value in "\r\n\0":
+        for key, value in (("delimiter", self.delimiter), ("quote", self.quote or None)):
+            if value is not None and (len(value) != 1 or value in "\r\n\0"):
                 raise ValueError(f"{key} is {value!r}; it must be one character and no line end")
         if self.delimiter is not None and self.delimiter == self.quote:
             raise ValueError(f"delimiter and quote are both {self.quote!r}; they must differ")
@@ -290,10 +292,3 @@ Source = Annotated[
     | SqlSource,
     Field(discriminator="kind"),
 ]
-
-#: Kind to class, in the order of the union.
-KINDS: dict[str, type[SourceBase]] = {
-    kind: section
-    for section in get_args(get_args(Source)[0])
-    for kind in get_args(section.model_fields["kind"].annotation)
-}

@@ -142,11 +142,11 @@ def test_a_line_of_200_megabytes_is_passed_over(kind: str) -> None:
 
 
 def test_a_long_document_is_refused_whole() -> None:
-    put("news.txt", "长\n" * 400_000 + "\n短\n")
+    put("news.txt", f"{'长' * 99}\n" * 4_000 + "\n短\n")
     assert read(TEXT | {"layout": "paragraph"}).texts == ["短"]
     assert read(TEXT | {"layout": "paragraph"}).reasons == ["row_too_long"]
     assert read(TEXT | {"layout": "file"}).reasons == ["row_too_long"]
-    assert len(read(TEXT).texts) == 400_001
+    assert len(read(TEXT).texts) == 4_001
 
 
 @pytest.mark.parametrize("block", [1, 2, 3, 7])
@@ -173,7 +173,7 @@ def test_gb18030_is_found_with_a_confidence() -> None:
 
 
 def test_gb18030_after_a_long_ascii_beginning() -> None:
-    put("news.txt", b"plain\n" * 400_000 + f"{PROSE}\n".encode("gb18030"))
+    put("news.txt", b"plain text and no more\n" * 100_000 + f"{PROSE}\n".encode("gb18030"))
     assert read(TEXT).texts[-1] == PROSE
 
 

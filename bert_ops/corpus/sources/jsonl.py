@@ -40,7 +40,7 @@ def parse_object(text: str, *, max_depth: int) -> dict[str, Any] | Refused:
     if nested:
         return Refused("deep_json", f"is nested deeper than {max_depth}, as ingest.reading.max_json_depth allows")
     try:
-        value = json.loads(text, object_pairs_hook=_unique)
+        value = _DECODER.decode(text)
     except json.JSONDecodeError as error:
         return Refused("bad_json", f"is not valid JSON: {error.msg} at column {error.colno}")
     except _TwiceError as error:
@@ -65,6 +65,10 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
                 raise _TwiceError(key)
             seen.add(key)
     return value
+
+
+#: Made once: json.loads would make one for each row.
+_DECODER = json.JSONDecoder(object_pairs_hook=_unique)
 
 
 def depth_of(text: str) -> int:
