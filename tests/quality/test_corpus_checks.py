@@ -329,7 +329,7 @@ def test_every_threshold_stands_in_params(params: ValidateCorpusParams) -> None:
                 assert check.severity == limit.severity, check
 
 
-@pytest.mark.parametrize("rows", [engine._ROWS, 40], ids=["one batch", "many batches"])
+@pytest.mark.parametrize("rows", [engine._ROWS, 90], ids=["one batch", "many batches"])
 def test_good_data_passes_every_check(
     rows: int, corpus: Corpus, params: ValidateCorpusParams, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -377,7 +377,7 @@ def test_batches_give_the_same_results_as_one_table(
     ):
         plant(corpus)
     whole = evaluate(corpus, tmp_path, params).summary
-    monkeypatch.setattr(engine, "_ROWS", 40)
+    monkeypatch.setattr(engine, "_ROWS", 90)
     monkeypatch.setattr(read, "BATCH_ROWS", 7)
     split = evaluate(corpus, tmp_path, params).summary
     assert split == whole

@@ -17,6 +17,7 @@ import yaml
 from quality_corpus import VALUES, Corpus, make_corpus, write_corpus
 
 from bert_ops.__main__ import main
+from bert_ops.quality import datadocs
 
 PLANTED = '<img src="http://planted.example/x.png">'
 
@@ -139,6 +140,7 @@ def test_links_of_the_pages_lead_somewhere(failed: Path) -> None:
             assert target[1:] in anchors if target.startswith("#") else (path.parent / target).is_file(), (path, target)
 
 
+@pytest.mark.slow
 def test_second_run_in_a_new_process_gives_the_same_bytes(failed: Path) -> None:
     before = contents(failed)
     environment = os.environ | {"PYTHONHASHSEED": "12345", "TZ": "Asia/Shanghai"}
@@ -232,6 +234,7 @@ def history(folder: Path) -> list[dict]:
     return [json.loads(line) for line in (folder / "history.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
+@pytest.mark.slow
 def test_history_grows_with_the_data_and_not_with_the_runs(tmp_path: Path, params_file: Path, corpus: Corpus) -> None:
     write_corpus(corpus, tmp_path / "corpus")
     assert main(options(tmp_path, params_file)) == 0
@@ -255,7 +258,10 @@ def test_history_grows_with_the_data_and_not_with_the_runs(tmp_path: Path, param
     assert history(tmp_path) == records
 
 
-def test_changed_thresholds_make_a_version_of_their_own(tmp_path: Path, params_file: Path, corpus: Corpus) -> None:
+def test_changed_thresholds_make_a_version_of_their_own(
+    tmp_path: Path, params_file: Path, corpus: Corpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(datadocs, "render", lambda validation: {})
     write_corpus(corpus, tmp_path / "corpus")
     assert main(options(tmp_path, params_file)) == 0
     change = {"documents": {"min": 201, "severity": "warning"}}

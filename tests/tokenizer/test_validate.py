@@ -18,6 +18,7 @@ import yaml
 
 from bert_ops.__main__ import main
 from bert_ops.io import file_sha256, read_json, write_json, write_parquet
+from bert_ops.quality import datadocs
 from bert_ops.quality.params import ValidateTokensParams
 from bert_ops.quality.token_suites import token_suites
 from bert_ops.tokenizer import walk, wordpiece
@@ -124,6 +125,13 @@ def workspace(corpus: Path, tokenizer_folder: Path, tokens_folder: Path, tmp_pat
     shutil.copytree(tokenizer_folder, tmp_path / "tokenizer")
     shutil.copy(corpus / "sentences.parquet", tmp_path / "sentences.parquet")
     return Workspace(tmp_path)
+
+
+@pytest.fixture(autouse=True)
+def without_data_docs(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rendering takes as long as all the rest; one test looks at the pages."""
+    if request.node.originalname != "test_good_store_passes_every_check_twice_with_the_same_bytes":
+        monkeypatch.setattr(datadocs, "render", lambda validation: {})
 
 
 def set_to(value: int, where: slice) -> Callable[[np.ndarray], None]:
