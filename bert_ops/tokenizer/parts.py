@@ -13,6 +13,8 @@ import os
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import repeat
+from operator import ne
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,8 @@ from bert_ops.tokenizer.sentences import batches
 from bert_ops.tokenizer.store import SPLITS, Ids
 
 COLUMNS = ("doc_id", "source", "split", "text", "words", "repeats")
+
+_CODES = {name: code for code, name in enumerate(SPLITS)}
 
 #: Figures of each source.
 FIGURES = ("sentences", "tokens", "unknown", "words", "characters")
@@ -63,7 +67,7 @@ class _Growing:
 
     blocks: list[tuple[Ids, NDArray[np.bool_]]] = field(default_factory=list)
     lengths: list[NDArray[np.int64]] = field(default_factory=list)
-    begins: list[bool] = field(default_factory=list)
+    begins: list[NDArray[np.bool_]] = field(default_factory=list)
     repeats: list[int] = field(default_factory=list)
     first: str | None = None
     last: str | None = None
@@ -104,7 +108,7 @@ def make_part(number: int) -> dict[str, Any]:
         encoded = _worker["encoder"].encode(texts, inside=inside)
         _sort_in(splits, rows, encoded)
         _count(figures, rows["source"], texts, encoded, unknown=_worker["unknown"])
-        size += sum(len(text.encode()) for text in texts)
+        size += len("".join(texts).encode())
     facts = {
         "bytes": size,
         "by_source": {source: dict(zip(FIGURES, row.tolist(), strict=True)) for source, row in sorted(figures.items())},
@@ -117,32 +121,29 @@ def make_part(number: int) -> dict[str, Any]:
 def _sort_in(splits: dict[str, _Growing], rows: dict[str, list[Any]], encoded: Encoded) -> None:
     """Add encoded sentences to their splits; those without tokens are left out."""
     lengths = np.diff(encoded.offsets)
-    of_split = np.empty(len(lengths), np.int8)
-    for row, (split, document, repeats, length) in enumerate(
-        zip(rows["split"], rows["doc_id"], rows["repeats"], lengths.tolist(), strict=True)
-    ):
-        if split not in splits:
-            raise ArtifactError(
-                f"sentences.parquet has a sentence of split {split!r} (document {document})",
-                allowed=", ".join(SPLITS),
-                remedy=rerun("ingest"),
-            )
-        of_split[row] = SPLITS.index(split)
-        if not length:
+    of_row = np.fromiter(map(_CODES.get, rows["split"], repeat(-1)), np.int8, len(lengths))
+    if len(of_row) and of_row.min() < 0:
+        row = int(of_row.argmin())
+        raise ArtifactError(
+            f"sentences.parquet has a sentence of split {rows['split'][row]!r} (document {rows['doc_id'][row]})",
+            allowed=", ".join(SPLITS),
+            remedy=rerun("ingest"),
+        )
+    of_token = np.repeat(of_row, lengths)
+    for name, code in _CODES.items():
+        kept = np.flatnonzero((of_row == code) & (lengths > 0))
+        if not len(kept):
             continue
-        growing = splits[split]
-        begins = document != growing.last
+        growing, here = splits[name], of_token == code
+        documents = list(map(rows["doc_id"].__getitem__, kept.tolist()))
+        begins = np.fromiter(map(ne, documents, [growing.last, *documents]), np.bool_, len(documents))
         growing.begins.append(begins)
-        if begins:
-            growing.repeats.append(1 if repeats is None else repeats)
-        growing.first = document if growing.first is None else growing.first
-        growing.last = document
-    of_token = np.repeat(of_split, lengths)
-    for code, name in enumerate(SPLITS):
-        here = of_token == code
-        if here.any():
-            splits[name].blocks.append((encoded.ids[here], encoded.word_starts[here]))
-            splits[name].lengths.append(lengths[(of_split == code) & (lengths > 0)])
+        repeats = map(rows["repeats"].__getitem__, kept[begins].tolist())
+        growing.repeats += [1 if number is None else number for number in repeats]
+        growing.first = documents[0] if growing.first is None else growing.first
+        growing.last = documents[-1]
+        growing.blocks.append((encoded.ids[here], encoded.word_starts[here]))
+        growing.lengths.append(lengths[kept])
 
 
 def _count(
@@ -176,7 +177,7 @@ def _write(folder: Path, number: int, splits: dict[str, _Growing], facts: dict[s
         starts = np.concatenate([np.zeros(0, np.bool_), *(starts for _, starts in split.blocks)])
         arrays[f"{name}_starts"] = np.packbits(starts)
         arrays[f"{name}_lengths"] = np.concatenate([np.zeros(0, np.int64), *split.lengths])
-        arrays[f"{name}_begins"] = np.array(split.begins, np.bool_)
+        arrays[f"{name}_begins"] = np.concatenate([np.zeros(0, np.bool_), *split.begins])
         arrays[f"{name}_repeats"] = np.array(split.repeats, np.uint8)
     path = _path(folder, number)
     with atomic_file(path) as temporary, temporary.open("wb") as handle:

@@ -7,8 +7,8 @@ words in a tenth of the time).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from itertools import chain
+from collections.abc import Sequence
+from itertools import repeat
 from typing import Literal
 
 import numpy as np
@@ -41,30 +41,30 @@ def inside_words(
     given = [None] * len(texts) if given is None else given
     if segmentation == "none" and all(words is None for words in given):
         return None
-    cut: Callable[[str], list[str]] | None = None
+    lengths: list[int] = []
     if segmentation == "jieba":
         import rjieba
 
         cut = rjieba.cut
-    lengths: list[Sequence[int]] = []
-    for text, words in zip(texts, given, strict=True):
-        parts: Sequence[int] = [1] * len(text)
-        if words is not None:
-            parts = _with_spaces(text, words)
-        elif cut is not None:
-            found = list(map(len, cut(text)))
-            parts = found if sum(found) == len(text) else parts
-        lengths += [parts, (1,)]  # the line feed between two texts
-    flat = np.fromiter(chain.from_iterable(lengths[:-1]), np.int64)
-    inside = np.ones(int(flat.sum()), np.bool_)
-    inside[np.cumsum(flat) - flat] = False
-    return inside
+        for text, words in zip(texts, given, strict=True):
+            lengths += map(len, cut(text)) if words is None else _with_spaces(text, words)
+            lengths.append(1)  # the line feed between two texts
+    else:
+        for text, words in zip(texts, given, strict=True):
+            lengths += repeat(1, len(text)) if words is None else _with_spaces(text, words)
+            lengths.append(1)
+    begins = np.zeros(sum(map(len, texts)) + len(texts), np.bool_)
+    ends = np.cumsum(np.array(lengths, np.int64))
+    assert not len(ends) or ends[-1] == len(begins), "a segmenter left out characters"
+    begins[ends[:-1]] = True
+    begins[:1] = True
+    return ~begins[:-1]
 
 
-def _with_spaces(text: str, words: Sequence[int]) -> Sequence[int]:
+def _with_spaces(text: str, words: Sequence[int]) -> list[int]:
     """Lengths of words and of the spaces between them, each space a word by itself."""
     if sum(words) == len(text) and min(words, default=1) > 0:
-        return words
+        return list(words)
     lengths: list[int] = []
     place = 0
     for length in words:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from bert_ops.errors import ArtifactError
 from bert_ops.tokenizer.segment import inside_words
@@ -53,3 +55,12 @@ def test_texts_do_not_influence_each_other() -> None:
     assert together is not None
     joined = np.concatenate([np.concatenate([part, [False]]) for part in alone if part is not None])[:-1]
     assert together.tolist() == joined.tolist()
+
+
+@settings(max_examples=200, deadline=None)
+@given(texts=st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=12), max_size=4))
+def test_no_character_is_lost_whatever_it_is(texts: list[str]) -> None:
+    inside = inside_words(texts, segmentation="jieba")
+    assert inside is not None and len(inside) == max(len("\n".join(texts)), 0)
+    starts = np.cumsum([0, *(len(text) + 1 for text in texts)])[:-1]
+    assert not any(inside[start] for start, text in zip(starts, texts, strict=True) if text)
