@@ -267,7 +267,7 @@ def open_json_bomb(make: Maker) -> Case:
 
 def long_line(make: Maker) -> Case:
     kind, good = make.draw.choice(["text", "jsonl", "csv", "tsv"]), make.texts()
-    length = make.draw.randint(make.big // 2, make.big)
+    length = make.draw.randint(make.big * 3 // 4, make.big)
     character = make.draw.choice([b"x", b'"', b"[", "长".encode(), b" y"])
     if kind == "csv":
         character = character.replace(b'"', b"'")

@@ -68,7 +68,7 @@ def read_sqlite(reading: Reading) -> Iterator[Row | Rejection]:
                 item = _row(reading, path, number, values, places)
                 facts.rows, facts.rejected = facts.rows + isinstance(item, Row), number - facts.rows
                 yield item
-    except (sqlite3.Error, sqlite3.Warning) as error:
+    except (sqlite3.Error, sqlite3.Warning, UnicodeDecodeError) as error:  # names in a damaged file need not be UTF-8
         raise InputError(
             f"{path} cannot be queried: {error}",
             allowed="a SQLite 3 database and one SELECT, with every :name given in the source's parameters",
