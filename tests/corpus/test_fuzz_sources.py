@@ -116,3 +116,11 @@ def test_policy_fail_names_the_place(workspace: Workspace, part: int) -> None:
             else:
                 assert not case.rejected and not result.rejections, f"seed {seed}, {case.name}"
         shutil.rmtree(folder)
+
+
+def test_a_damaged_database_whose_names_are_no_utf8(workspace: Workspace) -> None:
+    """Found by the campaign: SQLite's own words about it do not decode."""
+    case = make_case(3310, Path("raw") / "3310")
+    assert case.name == "damaged SQLite"
+    with pytest.raises(InputError, match="cannot be queried"):
+        read(case.source)
