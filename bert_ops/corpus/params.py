@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import math
-import re
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
 from bert_ops.corpus.cleaning.params import CleaningParams
-from bert_ops.corpus.source_params import ReadingParams, Source
+from bert_ops.corpus.source_params import NAME, NAME_RULE, ReadingParams, Source
 from bert_ops.schema import Section, Share
-
-#: Names of sources become names of folders and columns, so they are kept plain.
-_NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
-_NAME_RULE = "a lower-case letter, then up to 63 lower-case letters, digits or underscores"
 
 
 class SplitParams(Section):
@@ -74,8 +69,8 @@ class IngestParams(Section):
     def _sources_fit_together(self) -> Self:
         targets: dict[str, tuple[str, str]] = {}
         for name, source in self.sources.items():
-            if not _NAME.fullmatch(name):
-                raise ValueError(f"sources has a source named {name!r}; allowed: {_NAME_RULE}")
+            if not NAME.fullmatch(name):
+                raise ValueError(f"sources has a source named {name!r}; allowed: {NAME_RULE}")
             if source.task is None:
                 continue
             target = "label" if source.label is not None else "spans"
