@@ -17,7 +17,7 @@ _STYLE = """
 p.sub { color:var(--soft); margin:.1rem 0 1.2rem } a { color:var(--link) }
 table { border-collapse:collapse; width:100%; margin:.6rem 0 1rem; font-size:.94rem } th,td { padding:.42rem .6rem;
   border-bottom:1px solid var(--line); text-align:left; vertical-align:top } th { color:var(--soft); font-weight:600 }
-td.n,th.n { text-align:right; font-variant-numeric:tabular-nums; white-space:nowrap }
+td.n,th.n { text-align:right; font-variant-numeric:tabular-nums } td.n { white-space:nowrap }
 .good { color:var(--good) } .warn { color:var(--warn) } .bad { color:var(--bad) } .soft { color:var(--soft) }
 .cards { display:grid; grid-template-columns:repeat(auto-fit,minmax(11rem,1fr)); gap:.8rem; margin:1rem 0 }
 .card { background:var(--card); border:1px solid var(--line); border-radius:.5rem; padding:.8rem 1rem }

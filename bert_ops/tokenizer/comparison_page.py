@@ -9,7 +9,7 @@ from typing import Any
 
 from bert_ops.page import page, table
 
-_WIDTH, _HEIGHT, _LEFT, _BOTTOM, _TOP, _RIGHT = 460, 250, 62, 44, 30, 14
+_WIDTH, _HEIGHT, _LEFT, _BOTTOM, _TOP, _RIGHT = 460, 250, 62, 44, 30, 28
 _DASHES = ("", "6 3", "2 3", "8 3 2 3", "1 4", "12 4")
 
 Series = tuple[str, Sequence[tuple[float, float]]]
@@ -37,16 +37,15 @@ def comparison_page(figures: list[dict[str, Any]]) -> str:
     single = [
         ("Tokens a character", "tokens_per_character", "{:.3g}"),
         ("Tokens a word", "tokens_per_word", "{:.3g}"),
-        ("Unknown tokens", "unknown_share", "{:.2%}"),
-        ("Characters covered", "coverage", "{:.2%}"),
+        ("Unknown tokens", "unknown_share", "{:.3%}"),
+        ("Characters without a piece", "uncovered", "{:.3%}"),
     ]
+    figures = [f | {"uncovered": 1.0 - f["coverage"]} for f in figures]
     drawings = [
         line_chart(title, [("", [(f["vocab_size"], f[key]) for f in figures])], x="pieces", form=form)
         for title, key, form in single
     ]
-    lengths = [
-        (f"{f['vocab_size']:,}", [(float(bound), share) for bound, share in f["at_most"].items()]) for f in figures
-    ]
+    lengths = [(f"{f['asked']:,}", [(float(bound), share) for bound, share in f["at_most"].items()]) for f in figures]
     drawings.append(line_chart("Documents of at most so many tokens", lengths, x="tokens", form="{:.0%}"))
     first = figures[0]
     return page(
@@ -74,7 +73,10 @@ def line_chart(title: str, series: Sequence[Series], *, x: str, form: str) -> st
     """
     xs = [point for _, points in series for point, _ in points]
     ys = [value for _, points in series for _, value in points]
-    low, high = _range(ys, highest=1.0 if "%" in form else math.inf)
+    # From zero: a small difference must look small.
+    low, high = 0.0, max(ys) * 1.08 or 1.0
+    if "%" in form:
+        high = min(high, 1.0)
     left, right = math.log(min(xs)), math.log(max(xs))
 
     def place(point: float, value: float) -> tuple[float, float]:
@@ -124,13 +126,6 @@ def _line(
             f'<text x="{_LEFT + 42}" y="{height}">{escape(name)}</text>'
         )
     return f'<polyline points="{drawn}"{dash}/>{dots}{legend}'
-
-
-def _range(values: Sequence[float], *, highest: float) -> tuple[float, float]:
-    """A range that holds all values with some room; of equal values, one around them."""
-    low, high = min(values), max(values)
-    room = (high - low) * 0.08 or abs(high) * 0.05 or 0.01
-    return max(low - room, 0.0) if low >= 0 else low - room, min(high + room, highest)
 
 
 def _ticks(points: Sequence[float]) -> list[float]:
