@@ -22,6 +22,24 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 ROOT = Path(__file__).resolve().parents[1]
 
+#: Files that take minutes begin first, so that nobody waits for them alone at the end.
+_LONG = (
+    "pipeline/test_pipeline",
+    "test_headless",
+    "test_kill",
+    "test_postgres",
+    "test_truth",
+    "test_remote",
+    "test_ui",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put long files first; the order within a file stays."""
+    names = list(enumerate(_LONG))
+    items.sort(key=lambda item: next((place for place, name in names if name in item.path.as_posix()), len(names)))
+
+
 #: Made-up Chinese and English, with enough regularity that a small model learns something in seconds.
 _SUBJECTS = ["我们", "他的朋友", "这家酒店", "那本书", "北京的春天", "老师", "新手机"]
 _VERBS = ["喜欢", "看见", "需要", "买了", "介绍", "离开了"]
