@@ -7,7 +7,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from bert_ops.schema import Section, Seed, Share, Threads
-from bert_ops.training.params import OptimizerParams, Precision, ScheduleKind
+from bert_ops.training.params import ClippingParams, OptimizerParams, Precision, ScheduleKind
 
 
 class TaskParams(Section):
@@ -43,6 +43,7 @@ class FinetuneParams(Section):
         ge=0, lt=1, description="decay of the moving average of the weights that is kept; 0 keeps single steps"
     )
     optimizer: OptimizerParams
+    clipping: ClippingParams
     schedule: FinetuneScheduleParams
     evaluations_per_epoch: int = Field(
         ge=1, le=100, description="measurements of training and validation loss in an epoch"

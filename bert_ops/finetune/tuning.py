@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -130,7 +131,7 @@ def make_plan(data: TaskData, params: FinetuneParams, *, what: str, losses: list
         evaluate=evaluate,
         evaluate_at=frozenset(round(total * (i + 1) / evaluations) for i in range(evaluations)),
         best="validation_loss",
-        clip_norm=params.optimizer.clip_norm,
+        clip_norm=params.clipping.norm or math.inf,
         precision=params.precision,
     )
 

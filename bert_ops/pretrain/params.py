@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from bert_ops.model.params import ModelParams
 from bert_ops.schema import Section, Seed, Share, Threads
-from bert_ops.training.params import OptimizerParams, Precision, ScheduleKind
+from bert_ops.training.params import ClippingParams, OptimizerParams, Precision, ScheduleKind
 
 
 class MaskingParams(Section):
@@ -60,6 +60,7 @@ class PretrainParams(Section):
     masking: MaskingParams
     next_sentence: bool = Field(description="train the next-sentence objective too (Task #2)")
     optimizer: OptimizerParams
+    clipping: ClippingParams
     schedule: PretrainScheduleParams
     evaluate_every_steps: int = Field(ge=1, description="steps between two held-out evaluations")
     evaluation_sequences: int = Field(ge=1, description="held-out examples that an evaluation reads")

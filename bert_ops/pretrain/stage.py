@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
@@ -158,7 +159,7 @@ def fit(
         evaluate=evaluate,
         evaluate_at=frozenset(range(params.evaluate_every_steps, params.steps, params.evaluate_every_steps)),
         best=None,
-        clip_norm=params.optimizer.clip_norm,
+        clip_norm=params.clipping.norm or math.inf,
         precision=params.precision,
         checkpoint_folder=checkpoints,
         checkpoint_every_s=params.checkpoint_every_s,

@@ -8,11 +8,12 @@ import torch
 from torch import nn
 
 from bert_ops.errors import InputError
-from bert_ops.training.params import OptimizerParams, ScheduleKind
+from bert_ops.training.params import AdamWParams, OptimizerParams, ScheduleKind
 
 
 def adamw(model: nn.Module, params: OptimizerParams) -> torch.optim.AdamW:
     """Build AdamW; matrices and embeddings decay, biases and LayerNorm do not (as BERT's own code does)."""
+    assert isinstance(params, AdamWParams)
     named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     decayed = [p for _, p in named if p.ndim > 1]
     plain = [p for _, p in named if p.ndim <= 1]

@@ -24,9 +24,9 @@ from bert_ops.training.averaging import WeightAverage
 from bert_ops.training.device import prepare
 from bert_ops.training.loop import Loss, Plan, train
 from bert_ops.training.optimizer import adamw, learning_rate_share
-from bert_ops.training.params import OptimizerParams
+from bert_ops.training.params import AdamWParams
 
-OPTIMIZER = OptimizerParams(learning_rate=0.05, weight_decay=0.01, beta1=0.9, beta2=0.98, epsilon=1e-6, clip_norm=1.0)
+OPTIMIZER = AdamWParams(kind="adamw", learning_rate=0.05, weight_decay=0.01, beta1=0.9, beta2=0.98, epsilon=1e-6)
 
 
 def batches(step: int) -> Iterator[torch.Tensor]:
