@@ -184,6 +184,15 @@ class StabilityParams(Section):
     rate_factor: float = Field(gt=0, lt=1, description="what a rollback multiplies the learning rate by")
     max_rollbacks: int = Field(ge=0, description="rollbacks before the run stops with a diagnosis")
 
+    @model_validator(mode="after")
+    def _window_holds_the_skips(self) -> Self:
+        if self.max_skips_in_a_row > self.window // 2:
+            raise ValueError(
+                f"max_skips_in_a_row {self.max_skips_in_a_row} exceeds half of window {self.window}; "
+                f"allowed: at most {self.window // 2}, so that the mean is of steps that were not skipped"
+            )
+        return self
+
 
 class AveragingParams(Section):
     """Exponential moving average of the weights."""
