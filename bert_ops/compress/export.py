@@ -116,6 +116,7 @@ def _embeddings(graph: _Graph, model: TaskModel) -> str:
     shape = graph.add("Shape", ["input_ids"], "tokens", start=1, end=2)
     start, axis = graph.constant("zero", np.array([0])), graph.constant("first_axis", np.array([0]))
     token = _lookup(graph, part.token.weight, "token", lambda t, out: graph.add("Gather", [t, "input_ids"], out))
+    assert part.position is not None
     position = _lookup(
         graph, part.position.weight, "position", lambda t, out: graph.add("Slice", [t, start, shape, axis], out)
     )

@@ -77,7 +77,7 @@ def predict_logits(
     out = np.zeros((len(rows), model.classifier.out_features), np.float32)
     was_training = model.training
     model.eval()
-    with torch.inference_mode(), arithmetic(device, precision):
+    with torch.inference_mode(), arithmetic(model, precision):
         for start in range(0, len(order), batch):
             chosen = order[start : start + batch]
             ids, attend = pad([rows[i] for i in chosen])

@@ -87,6 +87,7 @@ def set_sinusoidal_positions(embeddings: Embeddings, *, std: float) -> None:
 
     A token's neighbour is then a linear function of its own position, which attention finds in fewer steps.
     """
+    assert embeddings.position is not None  # rotary positions have no weights; params.yaml refuses the combination
     positions, size = embeddings.position.weight.shape
     rates = 10_000 ** -(torch.arange(0, size, 2) / size)
     angles = torch.arange(positions)[:, None] * rates

@@ -13,14 +13,18 @@ Two choices differ from the reference code and neither changes a result:
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint as recompute
 
 from bert_ops.errors import InputError
+from bert_ops.model.attention import Pattern, attend
+from bert_ops.model.rotary import Rotation
 
 #: LayerNorm epsilon of the reference implementation.
 LAYER_NORM_EPS = 1e-12
@@ -41,6 +45,9 @@ class EncoderConfig:
     attention_dropout: float = 0.0
     initializer_range: float = 0.02
     pad_id: int = 0
+    activation: Literal["gelu", "relu"] = "gelu"
+    positions: Literal["learned", "rotary"] = "learned"
+    norm: Literal["post", "pre"] = "post"
 
     def __post_init__(self) -> None:
         """Check that the sizes fit together.
@@ -63,105 +70,169 @@ class EncoderConfig:
         return asdict(self)
 
 
+class Linear(nn.Linear):
+    """A linear layer that computes in the type of its input; its weights stay float32."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return ``input · weightᵀ + bias`` in the input's type."""
+        bias = None if self.bias is None else self.bias.to(input.dtype)
+        return F.linear(input, self.weight.to(input.dtype), bias)
+
+
+class LayerNorm(nn.LayerNorm):
+    """Layer normalisation in the type of its input, with sums, gain and bias in float32."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return the input normalised over its last axis."""
+        if input.is_cuda and input.dtype != self.weight.dtype:
+            return F.layer_norm(input.float(), self.normalized_shape, self.weight, self.bias, self.eps).to(input.dtype)
+        # On a CPU the kernel takes float32 gain and bias beside half-precision input.
+        return F.layer_norm(input, self.normalized_shape, self.weight, self.bias, self.eps)
+
+
 class Embeddings(nn.Module):
     """Sum of token, position and segment embeddings, normalised (section 3.2 of the paper)."""
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
         self.token = nn.Embedding(config.vocab_size, config.hidden_size, padding_idx=config.pad_id)
-        self.position = nn.Embedding(config.max_positions, config.hidden_size)
+        # Rotary positions enter in attention instead.
+        self.position = (
+            nn.Embedding(config.max_positions, config.hidden_size) if config.positions == "learned" else None
+        )
         self.segment = nn.Embedding(config.segments, config.hidden_size)
-        self.norm = nn.LayerNorm(config.hidden_size, eps=LAYER_NORM_EPS)
+        self.norm = LayerNorm(config.hidden_size, eps=LAYER_NORM_EPS)
         self.dropout = nn.Dropout(config.hidden_dropout)
 
-    def forward(self, ids_BT: Tensor, segments_BT: Tensor) -> Tensor:
-        """Return (B, T, D)."""
+    def forward(self, ids_BT: Tensor, segments_BT: Tensor, positions_BT: Tensor | None = None) -> Tensor:
+        """Return (B, T, D); without ``positions_BT`` every row counts from 0."""
         x_BTD = self.token(ids_BT) + self.segment(segments_BT)
-        x_BTD = x_BTD + self.position.weight[: ids_BT.shape[1]]
+        if self.position is not None:
+            rows = self.position.weight[: ids_BT.shape[1]] if positions_BT is None else self.position(positions_BT)
+            x_BTD = x_BTD + rows
         out: Tensor = self.dropout(self.norm(x_BTD))
         return out
 
 
+#: Activations of the feed-forward block; ReLU leaves most neurons at zero, which sparse inference makes use of.
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"gelu": F.gelu, "relu": F.relu}
+
+
 class EncoderLayer(nn.Module):
-    """Self-attention and feed-forward, each with a residual and a LayerNorm after it (post-norm, as BERT)."""
+    """Self-attention and feed-forward, each with a residual, and a LayerNorm after (BERT) or before each."""
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
         self.heads = config.heads
+        self.pre_norm = config.norm == "pre"
+        self.activation = ACTIVATIONS[config.activation]
         self.attention_dropout = config.attention_dropout
-        self.qkv = nn.Linear(config.hidden_size, 3 * config.hidden_size)
-        self.attention_out = nn.Linear(config.hidden_size, config.hidden_size)
-        self.attention_norm = nn.LayerNorm(config.hidden_size, eps=LAYER_NORM_EPS)
-        self.up = nn.Linear(config.hidden_size, config.feed_forward_size)
-        self.down = nn.Linear(config.feed_forward_size, config.hidden_size)
-        self.norm = nn.LayerNorm(config.hidden_size, eps=LAYER_NORM_EPS)
+        self.qkv = Linear(config.hidden_size, 3 * config.hidden_size)
+        self.attention_out = Linear(config.hidden_size, config.hidden_size)
+        self.attention_norm = LayerNorm(config.hidden_size, eps=LAYER_NORM_EPS)
+        self.up = Linear(config.hidden_size, config.feed_forward_size)
+        self.down = Linear(config.feed_forward_size, config.hidden_size)
+        self.norm = LayerNorm(config.hidden_size, eps=LAYER_NORM_EPS)
         self.dropout = nn.Dropout(config.hidden_dropout)
 
-    def forward(self, x_BTD: Tensor, attend_B11T: Tensor | None) -> Tensor:
-        """Return (B, T, D); ``attend_B11T`` is bool, False where a key is padding."""
+    def forward(self, x_BTD: Tensor, pattern: Pattern, rotation: Rotation | None = None) -> Tensor:
+        """Return (B, T, D)."""
+        if self.pre_norm:
+            x_BTD = x_BTD + self.dropout(self.attend(self.attention_norm(x_BTD), pattern, rotation))
+            out: Tensor = x_BTD + self.dropout(self.feed_forward(self.norm(x_BTD)))
+            return out
+        x_BTD = self.attention_norm(x_BTD + self.dropout(self.attend(x_BTD, pattern, rotation)))
+        out = self.norm(x_BTD + self.dropout(self.feed_forward(x_BTD)))
+        return out
+
+    def attend(self, x_BTD: Tensor, pattern: Pattern, rotation: Rotation | None) -> Tensor:
+        """Self-attention, (B, T, D)."""
         B, T, D = x_BTD.shape
-        qkv_3BHTK = self.qkv(x_BTD).view(B, T, 3, self.heads, D // self.heads).permute(2, 0, 3, 1, 4)
-        mixed_BHTK = F.scaled_dot_product_attention(
-            qkv_3BHTK[0],
-            qkv_3BHTK[1],
-            qkv_3BHTK[2],
-            attn_mask=attend_B11T,
-            dropout_p=self.attention_dropout if self.training else 0.0,
-        )
-        mixed_BTD = mixed_BHTK.transpose(1, 2).reshape(B, T, D)
-        x_BTD = self.attention_norm(x_BTD + self.dropout(self.attention_out(mixed_BTD)))
-        out: Tensor = self.norm(x_BTD + self.dropout(self.down(F.gelu(self.up(x_BTD)))))
+        qkv_BT3HK = self.qkv(x_BTD).view(B, T, 3, self.heads, D // self.heads)
+        if rotation is not None:
+            qkv_BT3HK = rotation.turn(qkv_BT3HK)
+        mixed = attend(qkv_BT3HK, pattern, dropout=self.attention_dropout if self.training else 0.0)
+        out: Tensor = self.attention_out(mixed)
+        return out
+
+    def feed_forward(self, x_BTD: Tensor) -> Tensor:
+        """Position-wise feed-forward block, (B, T, D)."""
+        out: Tensor = self.down(self.activation(self.up(x_BTD)))
         return out
 
 
 class Encoder(nn.Module):
-    """Token ids to hidden states."""
+    """Token ids to hidden states.
+
+    ``compute_dtype`` is the arithmetic of everything after the embeddings (weights stay float32), and
+    ``recompute_layers`` trades a second forward pass of each layer for the memory of its activations (Chen et al. 2016,
+    arXiv:1604.06174); both are set by who runs the model (:mod:`bert_ops.training.device`) and belong to no checkpoint.
+    """
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
         self.config = config
+        self.compute_dtype = torch.float32
+        self.recompute_layers = False
         self.embeddings = Embeddings(config)
         self.layers = nn.ModuleList([EncoderLayer(config) for _ in range(config.layers)])
+        self.final_norm = LayerNorm(config.hidden_size, eps=LAYER_NORM_EPS) if config.norm == "pre" else None
         self.apply(lambda module: initialise(module, config.initializer_range))
 
-    def forward(self, ids_BT: Tensor, segments_BT: Tensor, attend_BT: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        ids_BT: Tensor,
+        segments_BT: Tensor,
+        attend_BT: Tensor | None = None,
+        *,
+        positions_BT: Tensor | None = None,
+        pattern: Pattern | None = None,
+    ) -> Tensor:
         """Encode a batch.
 
         Args:
             ids_BT: token ids, int64.
             segments_BT: segment ids (0 for the first text, 1 for the second), int64.
             attend_BT: bool, False on padding; None when nothing is padded, which lets attention skip the mask.
+            positions_BT: position of each token in its example, int64; None if every row is one example.
+            pattern: who sees whom, for rows that hold several examples; ``attend_BT`` must be None then.
 
         Returns:
-            Hidden states of shape (B, T, D).
+            Hidden states of shape (B, T, D), in ``compute_dtype``.
 
         Raises:
             InputError: a sequence is longer than the position embeddings.
 
         """
-        if ids_BT.shape[1] > self.config.max_positions:
+        longest = ids_BT.shape[1] if pattern is None or pattern.longest is None else pattern.longest
+        if longest > self.config.max_positions:
             raise InputError(
-                f"a sequence of {ids_BT.shape[1]} tokens does not fit {self.config.max_positions} positions",
+                f"a sequence of {longest} tokens does not fit {self.config.max_positions} positions",
                 remedy="shorten the sequences, or pretrain with a larger pretrain.model.max_positions",
             )
-        attend_B11T = None if attend_BT is None else attend_BT[:, None, None, :]
-        x_BTD: Tensor = self.embeddings(ids_BT, segments_BT)
+        if pattern is None:
+            pattern = Pattern(None if attend_BT is None else attend_BT.to(torch.uint8))
+        x_BTD: Tensor = self.embeddings(ids_BT, segments_BT, positions_BT).to(self.compute_dtype)
+        rotation = None if self.config.positions == "learned" else Rotation.of(self.config, x_BTD, positions_BT)
         for layer in self.layers:
-            x_BTD = layer(x_BTD, attend_B11T)
-        return x_BTD
+            if self.recompute_layers and self.training:
+                x_BTD = recompute(layer, x_BTD, pattern, rotation, use_reentrant=False)
+            else:
+                x_BTD = layer(x_BTD, pattern, rotation)
+        return x_BTD if self.final_norm is None else self.final_norm(x_BTD)
 
 
 class Pooler(nn.Module):
-    """Dense layer and tanh over the hidden state of ``[CLS]``, the first token."""
+    """Dense layer and tanh over the hidden state of ``[CLS]``, the first token of an example."""
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
-        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
+        self.dense = Linear(config.hidden_size, config.hidden_size)
         initialise(self.dense, config.initializer_range)
 
-    def forward(self, hidden_BTD: Tensor) -> Tensor:
-        """Return (B, D)."""
-        return torch.tanh(self.dense(hidden_BTD[:, 0]))
+    def forward(self, cls_ED: Tensor) -> Tensor:
+        """Return (E, D) for the hidden states of E first tokens."""
+        return torch.tanh(self.dense(cls_ED))
 
 
 class MaskedLanguageModelHead(nn.Module):
@@ -169,19 +240,25 @@ class MaskedLanguageModelHead(nn.Module):
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
-        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
-        self.norm = nn.LayerNorm(config.hidden_size, eps=LAYER_NORM_EPS)
+        self.dense = Linear(config.hidden_size, config.hidden_size)
+        self.activation = ACTIVATIONS[config.activation]
+        self.norm = LayerNorm(config.hidden_size, eps=LAYER_NORM_EPS)
         self.bias = nn.Parameter(torch.zeros(config.vocab_size))
         initialise(self.dense, config.initializer_range)
 
+    def transform(self, hidden_MD: Tensor) -> Tensor:
+        """What the decoder is applied to, (M, D)."""
+        out: Tensor = self.norm(self.activation(self.dense(hidden_MD)))
+        return out
+
     def forward(self, hidden_MD: Tensor, token_embedding_VD: Tensor) -> Tensor:
         """Return logits (M, V)."""
-        x_MD = self.norm(F.gelu(self.dense(hidden_MD)))
-        return F.linear(x_MD, token_embedding_VD, self.bias)
+        x_MD = self.transform(hidden_MD)
+        return F.linear(x_MD, token_embedding_VD.to(x_MD.dtype), self.bias.to(x_MD.dtype))
 
 
 class PretrainingModel(nn.Module):
-    """Encoder with the masked-language-model and next-sentence heads."""
+    """Encoder with the masked-language-model head and the one for pairs (next sentence, or sentence order)."""
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
@@ -189,11 +266,19 @@ class PretrainingModel(nn.Module):
         self.encoder = Encoder(config)
         self.pooler = Pooler(config)
         self.mlm = MaskedLanguageModelHead(config)
-        self.nsp = nn.Linear(config.hidden_size, 2)
+        self.nsp = Linear(config.hidden_size, 2)
         initialise(self.nsp, config.initializer_range)
 
     def forward(
-        self, ids_BT: Tensor, segments_BT: Tensor, attend_BT: Tensor | None = None, masked_M: Tensor | None = None
+        self,
+        ids_BT: Tensor,
+        segments_BT: Tensor,
+        attend_BT: Tensor | None = None,
+        masked_M: Tensor | None = None,
+        *,
+        positions_BT: Tensor | None = None,
+        pattern: Pattern | None = None,
+        cls_E: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Score masked tokens and sentence pairs.
 
@@ -202,14 +287,19 @@ class PretrainingModel(nn.Module):
             segments_BT: segment ids, int64.
             attend_BT: bool, False on padding, or None.
             masked_M: flat positions (b * T + t) whose token is to be predicted; None scores every position.
+            positions_BT: position of each token in its example, for packed rows.
+            pattern: who sees whom, for packed rows.
+            cls_E: flat position of the first token of each example; None if every row is one example.
 
         Returns:
-            MLM logits (M, V) or, without ``masked_M``, (B, T, V); and NSP logits (B, 2), class 0 = "is next".
+            MLM logits (M, V) or, without ``masked_M``, (B, T, V); and pair logits (E, 2), class 0 = "is next".
 
         """
-        hidden_BTD = self.encoder(ids_BT, segments_BT, attend_BT)
-        picked = hidden_BTD if masked_M is None else hidden_BTD.flatten(0, 1)[masked_M]
-        return self.mlm(picked, self.encoder.embeddings.token.weight), self.nsp(self.pooler(hidden_BTD))
+        hidden_BTD = self.encoder(ids_BT, segments_BT, attend_BT, positions_BT=positions_BT, pattern=pattern)
+        flat_ND = hidden_BTD.flatten(0, 1)
+        picked = hidden_BTD if masked_M is None else flat_ND.index_select(0, masked_M)
+        first_ED = hidden_BTD[:, 0] if cls_E is None else flat_ND.index_select(0, cls_E)
+        return self.mlm(picked, self.encoder.embeddings.token.weight), self.nsp(self.pooler(first_ED))
 
 
 HeadKind = Literal["sequence_classification", "token_classification"]
@@ -225,13 +315,13 @@ class TaskModel(nn.Module):
         self.encoder = Encoder(config)
         self.pooler = Pooler(config) if kind == "sequence_classification" else None
         self.dropout = nn.Dropout(classifier_dropout)
-        self.classifier = nn.Linear(config.hidden_size, labels)
+        self.classifier = Linear(config.hidden_size, labels)
         initialise(self.classifier, config.initializer_range)
 
     def forward(self, ids_BT: Tensor, segments_BT: Tensor, attend_BT: Tensor | None = None) -> Tensor:
         """Return logits of shape (B, labels), or (B, T, labels) for token classification."""
         hidden_BTD = self.encoder(ids_BT, segments_BT, attend_BT)
-        features = hidden_BTD if self.pooler is None else self.pooler(hidden_BTD)
+        features = hidden_BTD if self.pooler is None else self.pooler(hidden_BTD[:, 0])
         logits: Tensor = self.classifier(self.dropout(features))
         return logits
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from bert_ops.errors import ArtifactError
 from bert_ops.io import atomic_file, damaged, missing, read_json, rerun, write_json
-from bert_ops.model.encoder import EncoderConfig, HeadKind, PretrainingModel, TaskModel
+from bert_ops.model.encoder import ACTIVATIONS, EncoderConfig, HeadKind, PretrainingModel, TaskModel
 
 #: Our module path -> theirs, outside the layers.
 _OUTER = {
@@ -30,6 +30,7 @@ _OUTER = {
     "mlm.norm": "cls.predictions.transform.LayerNorm",
     "mlm": "cls.predictions",
     "nsp": "cls.seq_relationship",
+    "encoder.final_norm": "bert.final_norm",
     "classifier": "classifier",
 }
 
@@ -43,6 +44,9 @@ _INNER = {
 }
 _QKV = ("attention.self.query", "attention.self.key", "attention.self.value")
 _LAYER = re.compile(r"encoder\.layers\.(\d+)\.(\w+)\.(weight|bias)")
+
+#: Model type of what ``transformers`` has no architecture for.
+OWN_TYPE = "bert_ops"
 
 _ARCHITECTURES: dict[str, str] = {
     "pretraining": "BertForPreTraining",
@@ -97,10 +101,17 @@ def import_weights(theirs: dict[str, Tensor], names: list[str], *, source: Path)
 
 
 def config_to_huggingface(config: EncoderConfig, *, architecture: str, **extra: Any) -> dict[str, Any]:
-    """Return ``config.json`` for ``transformers``; ``extra`` adds keys such as ``id2label``."""
+    """Return ``config.json`` for ``transformers``; ``extra`` adds keys such as ``id2label``.
+
+    Rotary positions and norms before the blocks are no BERT to ``transformers``. Such a model says so by another model
+    type, with which ``transformers`` refuses it instead of computing something else.
+    """
+    is_bert = config.positions == "learned" and config.norm == "post"
+    own = {} if is_bert else {"position_encoding": config.positions, "norm_placement": config.norm}
     return {
         "architectures": [_ARCHITECTURES[architecture]],
-        "model_type": "bert",
+        "model_type": "bert" if is_bert else OWN_TYPE,
+        **own,
         "vocab_size": config.vocab_size,
         "hidden_size": config.hidden_size,
         "num_hidden_layers": config.layers,
@@ -108,7 +119,7 @@ def config_to_huggingface(config: EncoderConfig, *, architecture: str, **extra: 
         "intermediate_size": config.feed_forward_size,
         "max_position_embeddings": config.max_positions,
         "type_vocab_size": config.segments,
-        "hidden_act": "gelu",
+        "hidden_act": config.activation,
         "hidden_dropout_prob": config.hidden_dropout,
         "attention_probs_dropout_prob": config.attention_dropout,
         "initializer_range": config.initializer_range,
@@ -126,10 +137,11 @@ def config_from_huggingface(value: dict[str, Any], *, source: Path) -> EncoderCo
         ArtifactError: it is not a BERT, or a size is missing.
 
     """
-    if value.get("model_type") != "bert" or value.get("hidden_act", "gelu") != "gelu":
+    kind, activation = value.get("model_type"), value.get("hidden_act", "gelu")
+    if kind not in {"bert", OWN_TYPE} or activation not in ACTIVATIONS:
         raise ArtifactError(
-            f"{source}: model_type is {value.get('model_type')!r}, hidden_act is {value.get('hidden_act')!r}",
-            allowed="bert with gelu",
+            f"{source}: model_type is {kind!r}, hidden_act is {activation!r}",
+            allowed=f"bert or {OWN_TYPE} with {' or '.join(ACTIVATIONS)}",
         )
     try:
         return EncoderConfig(
@@ -144,6 +156,9 @@ def config_from_huggingface(value: dict[str, Any], *, source: Path) -> EncoderCo
             attention_dropout=value["attention_probs_dropout_prob"],
             initializer_range=value["initializer_range"],
             pad_id=value.get("pad_token_id") or 0,
+            activation=activation,
+            positions=value.get("position_encoding", "learned"),
+            norm=value.get("norm_placement", "post"),
         )
     except KeyError as error:
         raise ArtifactError(f"{source} lacks {error.args[0]}", remedy=rerun("pretrain")) from error

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -28,6 +28,14 @@ class ModelParams(Section):
         gt=0, le=1, description="standard deviation of initial weights; BERT: 0.02 at 768, grows as hidden_size shrinks"
     )
 
+    activation: Literal["gelu", "relu"] = Field(description="of the feed-forward blocks; relu for sparse inference")
+    positions: Literal["learned", "rotary"] = Field(
+        description="learned, as BERT; or rotary (Su et al. 2021), which transformers' BERT cannot load"
+    )
+    norm: Literal["post", "pre"] = Field(
+        description="LayerNorm after each block, as BERT; or before it, which transformers' BERT cannot load"
+    )
+
     @model_validator(mode="after")
     def _heads_divide_hidden_size(self) -> Self:
         if self.hidden_size % self.heads:
@@ -35,6 +43,11 @@ class ModelParams(Section):
             raise ValueError(
                 f"hidden_size {self.hidden_size} is not divisible by heads {self.heads}; "
                 f"allowed heads: {', '.join(map(str, divisors))}"
+            )
+        if self.positions == "rotary" and self.hidden_size // self.heads % 2:
+            raise ValueError(
+                f"positions is rotary and a head has {self.hidden_size // self.heads} channels (hidden_size / heads); "
+                "allowed: an even number"
             )
         return self
 

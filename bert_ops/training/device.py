@@ -1,4 +1,4 @@
-"""Where and how arithmetic runs: device, threads, precision, and the attention kernel that is fastest there."""
+"""Where and how arithmetic runs: device, threads, precision, memory."""
 
 from __future__ import annotations
 
@@ -6,15 +6,24 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch import nn
 
+from bert_ops.errors import InputError
+from bert_ops.model.encoder import Encoder
 from bert_ops.seeding import derive
 from bert_ops.training.params import Precision
 
+_DTYPES = {
+    "float32": torch.float32,
+    "tf32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
 
-def pick_device() -> torch.device:
-    """Return the GPU if there is one, else the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+def pick_device(*, local_rank: int = 0) -> torch.device:
+    """Return the GPU of this process if there is one, else the CPU."""
+    return torch.device("cuda", local_rank) if torch.cuda.is_available() else torch.device("cpu")
 
 
 def prepare(*, threads: int, seed: int) -> None:
@@ -29,20 +38,40 @@ def prepare(*, threads: int, seed: int) -> None:
     torch.manual_seed(derive(seed, "torch"))
 
 
-@contextmanager
-def arithmetic(device: torch.device, precision: Precision) -> Iterator[None]:
-    """Matrix products in ``precision``; weights, sums and normalisation stay float32.
+def resolve(precision: Precision, device: torch.device) -> Precision:
+    """Turn ``auto`` into the fastest arithmetic of the device that trains as float32 does.
 
-    On a CPU the plain attention kernel is chosen: at 128 tokens the backward pass of the flash kernel took 31 ms a
-    layer where the plain one took 8 (2 cores, AVX-512, 16 × 128 tokens; docs/LOG.md).
+    Raises:
+        InputError: ``tf32`` is asked for on a CPU, which has none.
+
     """
-    backends = (
-        [SDPBackend.MATH]
-        if device.type == "cpu"
-        else [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
-    )
-    with (
-        sdpa_kernel(backends),
-        torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"),
-    ):
+    if precision == "tf32" and device.type != "cuda":
+        raise InputError(
+            "`precision` is tf32, which only NVIDIA GPUs from Ampere on have",
+            allowed="auto, float32, bfloat16, float16",
+            remedy="set it to auto",
+        )
+    if precision != "auto":
+        return precision
+    if device.type == "cuda":
+        return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float16"
+    return "bfloat16" if torch.cpu.get_capabilities().get("avx512_bf16") else "float32"
+
+
+@contextmanager
+def arithmetic(model: nn.Module, precision: Precision) -> Iterator[None]:
+    """Compute in ``precision`` inside the block; weights, optimiser and normalisation stay float32."""
+    device = next(model.parameters()).device
+    resolved = resolve(precision, device)
+    encoders = [module for module in model.modules() if isinstance(module, Encoder)]
+    before = [encoder.compute_dtype for encoder in encoders]
+    products = torch.get_float32_matmul_precision()
+    try:
+        for encoder in encoders:
+            encoder.compute_dtype = _DTYPES[resolved]
+        torch.set_float32_matmul_precision("high" if resolved == "tf32" else "highest")
         yield
+    finally:
+        torch.set_float32_matmul_precision(products)
+        for encoder, dtype in zip(encoders, before, strict=True):
+            encoder.compute_dtype = dtype

@@ -117,7 +117,7 @@ def train(plan: Plan[B], model: nn.Module, optimizer: torch.optim.Optimizer) -> 
         model.train()
         for group in optimizer.param_groups:
             group["lr"] = plan.learning_rate(run.step)
-        with arithmetic(device, plan.precision):
+        with arithmetic(model, plan.precision):
             loss = plan.loss(model, next(batches))
             loss.total.backward()  # type: ignore[no-untyped-call]
         norm = nn.utils.clip_grad_norm_(model.parameters(), plan.clip_norm)
@@ -151,7 +151,7 @@ def _evaluate(plan: Plan[B], model: nn.Module, run: Run, *, gradient_norm: float
     model.eval()
     weights = nullcontext() if run.average is None else run.average.applied(model)
     with weights:
-        with torch.no_grad(), arithmetic(next(model.parameters()).device, plan.precision):
+        with torch.no_grad(), arithmetic(model, plan.precision):
             row = plan.evaluate(model)
         _keep_best(plan, model, run, row)
     rate = plan.learning_rate(run.step - 1)
