@@ -27,8 +27,8 @@ from bert_ops.training.params import StabilityParams
 
 Verdict = Literal["ok", "skip", "rollback", "stop"]
 
-#: Losses that a mean needs, as a share of the window, and at least so many.
-_LEAST_SHARE, _LEAST = 0.2, 10
+#: Losses that a mean needs, as a share of the window, and at least so many: the deviation of a few is often far off.
+_LEAST_SHARE, _LEAST = 0.2, 20
 
 #: Share of the recent losses from which on spikes are no rarity but a part of the data.
 _COMMON_SHARE = 0.05
@@ -188,7 +188,8 @@ class StabilityGuard:
     def spike_bound(self) -> float | None:
         """Loss above which a step is a spike; None while there are too few losses, or if spikes are not looked for."""
         accepted = [loss for loss, was_accepted in self._recent if was_accepted]
-        if self.params.spike_deviations == 0 or len(accepted) < max(_LEAST, int(_LEAST_SHARE * self.params.window)):
+        enough = min(max(_LEAST, int(_LEAST_SHARE * self.params.window)), self.params.window // 2)
+        if self.params.spike_deviations == 0 or len(accepted) < enough:
             return None
         # fsum rounds once, whatever the order: the same window gives the same bits.
         mean = math.fsum(accepted) / len(accepted)
