@@ -17,7 +17,7 @@ evaluation     step, tokens, and the row of figures (``train_mlm_loss``, ``valid
 skip           step, loss, gradient_norm, reason: the step was left out
 rollback       step, to_step, rate_scale, reason: weights of an earlier checkpoint, at a lower rate
 batch_size     step, batch_tokens, from_tokens, reason: the batch grew or shrank
-micro_batch    step, micro_tokens, from_tokens, reason: the micro-batch that fits into memory
+micro_batch    step, passes, reason: a unit is read in so many passes from here on, because a whole one does not fit
 checkpoint     step, bytes, seconds (to store), stall_seconds (that training waited)
 resume         step, lost_steps, lost_seconds (work of the killed process that is done again), machine
 stop           step, reason: a signal, or a diagnosis
@@ -63,8 +63,8 @@ CLOCK_KEYS = frozenset(
     }
 )
 
-#: Events that an uninterrupted run does not have, or has at other steps.
-CLOCK_EVENTS = frozenset({"checkpoint", "resume", "stop"})
+#: Events that another run of the same seed does not have, or has at other steps.
+CLOCK_EVENTS = frozenset({"checkpoint", "resume", "stop", "micro_batch"})
 
 #: Events that outlive a cut: they tell of processes, not of the training.
 _KEPT_EVENTS = frozenset({"resume", "stop"})
@@ -253,7 +253,7 @@ def parse(line: bytes) -> Record | None:
     """Record of one line, or None if it is none."""
     try:
         value = json.loads(line)
-    except ValueError:  # not JSON, or not UTF-8
+    except (ValueError, RecursionError):  # not JSON, not UTF-8, or nested without end
         return None
     if not isinstance(value, dict) or not isinstance(value.get("event"), str):
         return None
