@@ -135,6 +135,31 @@ class SplitView:
             parts.append(np.unpackbits(packed, bitorder="little")[first % 8 : first % 8 + last - first])
         return np.concatenate(parts).view(np.bool_)
 
+    def take(self, tokens: NDArray[np.int64]) -> Ids:
+        """Ids of single tokens, (P,), counted over all shards, in any order: one gather a shard."""
+        ids = np.empty(len(tokens), self.dtype)
+        for shard, places, inside in self._by_shard(tokens):
+            ids[places] = self._shards[shard][inside]
+        return ids
+
+    def take_word_starts(self, tokens: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Whether single tokens begin a word, (P,), as :meth:`take`."""
+        starts = np.empty(len(tokens), np.bool_)
+        for shard, places, inside in self._by_shard(tokens):
+            starts[places] = self._start_bits[shard][inside >> 3] >> (inside & 7).astype(np.uint8) & 1
+        return starts
+
+    def _by_shard(self, tokens: NDArray[np.int64]) -> Iterator[tuple[int, Any, NDArray[np.int64]]]:
+        """Shard, places in ``tokens`` and tokens within the shard, for each shard that holds some."""
+        if len(self.shard_starts) == 2:
+            yield 0, slice(None), tokens
+            return
+        shards = np.searchsorted(self.shard_starts, tokens, side="right") - 1
+        order = np.argsort(shards, kind="stable")
+        found, first = np.unique(shards[order], return_index=True)
+        for shard, places in zip(found.tolist(), np.split(order, first[1:]), strict=True):
+            yield shard, places, tokens[places] - self.shard_starts[shard]
+
     def _pieces(self, start: int, stop: int) -> Iterator[tuple[int, int, int]]:
         """Shard, and first and last token within it, of each part of a span."""
         if not 0 <= start <= stop <= self.tokens:
