@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from math import ceil
 
 import numpy as np
 import torch
@@ -11,27 +11,76 @@ from numpy.typing import NDArray
 
 from bert_ops.errors import InputError
 from bert_ops.model.encoder import Embeddings
+from bert_ops.progress import note
+from bert_ops.tokenizer.store import SplitView
+
+#: Sentences that are read from the store at a time.
+BLOCK = 1024
+
+#: gensim trains on the first 10,000 words of a sentence and passes over the rest; longer ones are cut into several.
+LONGEST = 10_000
 
 
 class _Sentences:
-    """Sentences of ids as lists of words, readable more than once, as gensim asks for."""
+    """Sentences of a split as lists of words, read anew from the store in every pass, as gensim asks for.
 
-    def __init__(self, sentences: list[list[str]]) -> None:
-        self.sentences = sentences
+    With more than ``max_tokens`` tokens, every n-th block of sentences is left out, evenly over the split, so that
+    each source keeps its share. Sentences are read as often as the store says (``view.repeats``).
+    """
+
+    def __init__(self, view: SplitView, *, vocab_size: int, max_tokens: int) -> None:
+        self.view = view
+        self.words = [str(token) for token in range(vocab_size)]
+        self.share = min(1.0, max_tokens / max(1, view.tokens))
 
     def __iter__(self) -> Iterator[list[str]]:
-        return iter(self.sentences)
+        view, words = self.view, self.words
+        for block, first in enumerate(range(0, view.sentences, BLOCK)):
+            if ceil((block + 1) * self.share) == ceil(block * self.share):
+                continue
+            stop = min(first + BLOCK, view.sentences)
+            ends = view.sentence_ends[first : stop + 1]
+            text = [words[token] for token in view.span(int(ends[0]), int(ends[-1])).tolist()]
+            ends = ends - ends[0]
+            for begin, end, times in zip(ends[:-1].tolist(), ends[1:].tolist(), self._times(first, stop), strict=True):
+                for _ in range(times):
+                    for start in range(begin, end, LONGEST):
+                        yield text[start : min(start + LONGEST, end)]
+
+    def _times(self, first: int, stop: int) -> list[int]:
+        if self.view.repeats is None:
+            return [1] * (stop - first)
+        documents = np.searchsorted(self.view.document_ends, np.arange(first, stop), side="right") - 1
+        times: list[int] = self.view.repeats[documents].tolist()
+        return times
 
 
 def word2vec(
-    sentences: Iterable[NDArray[np.unsignedinteger]], *, vocab_size: int, size: int, window: int, epochs: int, seed: int
+    view: SplitView,
+    *,
+    vocab_size: int,
+    size: int,
+    window: int,
+    epochs: int,
+    seed: int,
+    max_tokens: int = 20_000_000,
 ) -> NDArray[np.float32]:
-    """Train word2vec on token ids (Mikolov et al. 2013, arXiv:1301.3781; skip-gram with negative sampling, by gensim).
+    """Train word2vec on a split (Mikolov et al. 2013, arXiv:1301.3781; skip-gram with negative sampling, by gensim).
 
-    One worker thread and a hash of our own make the result the same in every process.
+    One worker thread makes the result the same in every process. The split is read block by block, so that memory
+    holds the vectors and no more of the text than gensim's queue.
+
+    Args:
+        view: the split.
+        vocab_size: V, entries of the vocabulary.
+        size: D, entries of a vector.
+        window: tokens on each side that are to be predicted.
+        epochs: passes.
+        seed: of the initial vectors and of what is drawn.
+        max_tokens: tokens of a pass; of a larger split, blocks of sentences evenly spread over it.
 
     Returns:
-        (vocab_size, size) float32; rows of tokens that do not occur are zero.
+        (V, D) float32; rows of tokens that were not met are zero.
 
     Raises:
         InputError: gensim is not installed, or there is nothing to train on.
@@ -45,11 +94,13 @@ def word2vec(
             allowed="normal, or word2vec with gensim",
             remedy="pip install gensim, or set pretrain.embedding_init.kind to normal",
         ) from error
-    words = [[str(token) for token in sentence] for sentence in sentences]
-    if not words:
+    sentences = _Sentences(view, vocab_size=vocab_size, max_tokens=max_tokens)
+    if next(iter(sentences), None) is None:
         raise InputError("word2vec found no sentence to train on", remedy="check data/tokens")
+    if sentences.share < 1:
+        note(f"pretrain: word2vec reads {max_tokens:,} of {view.tokens:,} tokens, evenly spread over the split")
     trained = Word2Vec(
-        _Sentences(words),
+        sentences,
         vector_size=size,
         window=window,
         min_count=1,
@@ -58,16 +109,10 @@ def word2vec(
         epochs=epochs,
         workers=1,
         seed=seed % 2**31,
-        hashfxn=_stable_hash,
     ).wv
     vectors = np.zeros((vocab_size, size), np.float32)
-    for word, row in trained.key_to_index.items():
-        vectors[int(word)] = trained.vectors[row]
+    vectors[[int(word) for word in trained.index_to_key]] = trained.vectors
     return vectors
-
-
-def _stable_hash(text: str) -> int:
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=4).digest(), "big")
 
 
 def set_token_vectors(embeddings: Embeddings, vectors_VD: NDArray[np.float32], *, std: float) -> None:
