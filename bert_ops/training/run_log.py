@@ -7,8 +7,8 @@ depends on the clock or the machine (:data:`CLOCK_KEYS`, :data:`CLOCK_EVENTS`; :
 Events, each with ``event`` and ``time`` (seconds since 1970):
 
 =============  =====================================================================================================
-start          params, model (preset, parameters, FLOPs a token), data (tokens), machine (versions, device, threads,
-               cores, processes, GEMM peak)
+start          what (name of the work), steps (of the whole run), params, model (preset, parameters, flops_per_token),
+               data (tokens), machine (versions, device, threads, cores, processes, peak: GEMM FLOP/s)
 step           step (from 1), tokens (seen so far), loss (sum of the objectives) and one ``<objective>_loss`` each
                (``mlm_loss``, ``nsp_loss``; nats, mean of the step), learning_rate, gradient_norm (before clipping),
                clip_share (of the steps since the last line), batch_tokens, noise_scale (tokens), skipped (so far),
@@ -24,15 +24,12 @@ stop           step, reason: a signal, or a diagnosis
 finish         step, tokens, seconds
 =============  =====================================================================================================
 
-JSON has no number for NaN and infinity: they stand as the texts "NaN", "Infinity" and "-Infinity" (as in protobuf's
-JSON mapping), and :func:`read_log` turns them back.
+NaN and infinity, for which JSON has no number, stand as texts (:mod:`bert_ops.training.log_lines`).
 """
 
 from __future__ import annotations
 
 import errno
-import json
-import math
 import os
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -42,8 +39,7 @@ from typing import Any
 
 from bert_ops.errors import InputError
 from bert_ops.progress import note
-
-Record = dict[str, Any]
+from bert_ops.training.log_lines import Record, encode, parse
 
 #: Name of a run's log in its checkpoint folder, and in the stage's output.
 LOG_NAME = "log.jsonl"
@@ -68,8 +64,6 @@ CLOCK_EVENTS = frozenset({"checkpoint", "resume", "stop", "micro_batch"})
 
 #: Events that outlive a cut: they tell of processes, not of the training.
 _KEPT_EVENTS = frozenset({"resume", "stop"})
-
-_NON_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
 
 @dataclass(frozen=True)
@@ -189,41 +183,6 @@ class RunLog:
                 return
 
 
-def encode(record: Mapping[str, Any]) -> str:
-    """One record as one line of strict JSON."""
-    return json.dumps(_plain(record), ensure_ascii=False, allow_nan=False, separators=(", ", ": "))
-
-
-def _plain(value: Any) -> Any:
-    """JSON value of a figure; numbers that JSON lacks become texts."""
-    if isinstance(value, Mapping):
-        return {str(name): _plain(item) for name, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, float):
-        return value if math.isfinite(value) else _name_of(value)
-    if isinstance(value, Path):
-        return str(value)
-    if value is None or isinstance(value, str | bool | int):
-        return value
-    if not hasattr(value, "item"):
-        raise TypeError(f"a log cannot hold a {type(value).__name__}")
-    return _plain(value.item())
-
-
-def _name_of(value: float) -> str:
-    return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
-
-
-def _figures(value: Any) -> Any:
-    """Undo :func:`_plain`."""
-    if isinstance(value, dict):
-        return {name: _figures(item) for name, item in value.items()}
-    if isinstance(value, list):
-        return [_figures(item) for item in value]
-    return _NON_FINITE.get(value, value) if isinstance(value, str) else value
-
-
 def read_log(path: Path) -> Iterator[Record]:
     """Yield the records of a log; a torn last line (the process was killed, or is writing) is left out.
 
@@ -247,20 +206,6 @@ def read_log(path: Path) -> Iterator[Record]:
         raise InputError(
             f"the log {path} cannot be read: {error.strerror}", remedy="name the log, or the folder, of a training run"
         ) from error
-
-
-def parse(line: bytes) -> Record | None:
-    """Record of one line, or None if it is none."""
-    try:
-        value = json.loads(line)
-    except (ValueError, RecursionError):  # not JSON, not UTF-8, or nested without end
-        return None
-    if not isinstance(value, dict) or not isinstance(value.get("event"), str):
-        return None
-    if not isinstance(value.get("time"), int | float):
-        return None
-    record: Record = _figures(value)
-    return record
 
 
 def _excerpt(line: bytes) -> str:

@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 
 from bert_ops.errors import InputError
 from bert_ops.training import run_log
+from bert_ops.training.log_lines import encode, parse
 from bert_ops.training.run_log import Cut, RunLog, deterministic, read_log
 
 
@@ -70,7 +71,7 @@ def test_numbers_that_json_lacks_come_back(tmp_path: Path) -> None:
 
 @given(st.floats(allow_nan=False))
 def test_floats_come_back_bit_for_bit(value: float) -> None:
-    record = run_log.parse(run_log.encode({"event": "step", "time": 0.0, "loss": value}).encode())
+    record = parse(encode({"event": "step", "time": 0.0, "loss": value}).encode())
     assert record is not None and record["loss"] == value
 
 
