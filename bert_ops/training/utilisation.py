@@ -6,15 +6,19 @@ figure from a data sheet says little about a container with two cores.
 
 from __future__ import annotations
 
+import os
+import platform
 import resource
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from bert_ops import __version__
 from bert_ops.training.params import Precision
 
 #: Widths of the square matrices that are multiplied, as far as time allows; the largest rate over them is the peak.
@@ -115,6 +119,41 @@ def utilisation(*, tokens: int, seconds: float, flops_per_token: float, peak: fl
     if seconds <= 0 or peak <= 0 or flops_per_token <= 0:
         return None
     return tokens * flops_per_token / seconds / peak
+
+
+def machine(device: torch.device, *, processes: int, peak: float) -> dict[str, Any]:
+    """What a run runs on, for the log: device, cores, threads, versions, and the peak that utilisation is a share of.
+
+    Args:
+        device: of this process.
+        processes: that train together.
+        peak: GEMM peak of all of them, FLOP/s; 0 if it was not measured.
+
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return {
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
+        "cores": cores,
+        "threads": torch.get_num_threads(),
+        "processes": processes,
+        "peak": peak,
+        "host": platform.node(),
+        "process": os.getpid(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "bert_ops": __version__,
+    }
+
+
+def _processor() -> str:
+    """Name of the CPU, as Linux tells it, or its architecture."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
 
 
 def memory_mib(device: torch.device) -> float:

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from bert_ops.training import utilisation as measured
+from bert_ops.training.log_lines import encode
 
 CPU = torch.device("cpu")
 
@@ -73,3 +74,10 @@ def test_memory_is_the_peak_of_this_process_alone() -> None:
     before, after = map(float, out.split())
     assert 150 < after - before < 250
     assert after < measured.memory_mib(CPU)
+
+
+def test_a_log_says_what_a_run_runs_on() -> None:
+    found = measured.machine(CPU, processes=2, peak=1e11)
+    assert found["threads"] == torch.get_num_threads() and found["processes"] == 2 and found["peak"] == 1e11
+    assert found["cores"] >= 1 and found["device"] and found["torch"] == torch.__version__
+    assert encode({"machine": found})
