@@ -24,10 +24,10 @@ BLOCK = 64
 def shuffled(places: Numbers, *, count: int, seed: int) -> Numbers:
     """Numbers that stand at some places of a pseudo-random permutation of 0 … count - 1.
 
-    A Feistel network permutes the next power of four; numbers past ``count`` are put through it again until they
-    fall below (Black & Rogaway 2002, "cycle walking"), less than four times on average.
+    A Feistel network permutes the next power of four, 64 at least; numbers past ``count`` are put through it again
+    until they fall below (Black & Rogaway 2002, "cycle walking"): less than four times on average, but for tiny counts.
     """
-    bits = max(5, ((count - 1).bit_length() + 1) // 2)
+    bits = max(3, ((count - 1).bit_length() + 1) // 2)
     keys = np.random.default_rng(seed).integers(0, 2**64, ROUNDS, dtype=np.uint64)
     numbers = places.astype(np.uint64)
     todo = np.arange(len(numbers))

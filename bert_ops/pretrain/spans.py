@@ -103,7 +103,8 @@ def lengths(table: Plan) -> Numbers:
 def ranges(starts: Numbers, counts: Numbers) -> Numbers:
     """Concatenate the numbers from each start on: 5, 9 with 2, 3 gives 5, 6, 9, 10, 11."""
     before = np.cumsum(counts) - counts
-    return np.arange(int(counts.sum())) + np.repeat(starts - before, counts)
+    numbers: Numbers = np.arange(int(counts.sum())) + np.repeat(starts - before, counts)
+    return numbers
 
 
 def _budgets(count: int, sequence_tokens: int, rng: np.random.Generator) -> Numbers:
