@@ -119,7 +119,7 @@ def study(arguments: argparse.Namespace, params: dict[str, Any]) -> None:
 def pretrain(store: TokenStore, params: PretrainParams, folder: Path, tokenizer: Path) -> None:
     """Pretrain into a model folder, its figures beside the weights."""
     prepare(threads=params.threads, seed=params.seed)
-    held_out = stage.fixed_batches(store["validation"], params, store.vocab_size)
+    held_out = stage.held_out_units(store["validation"], params, store.vocab_size)
     model = stage.build_model(store, params).to(pick_device())
     outcome = stage.fit(model, store, params, held_out=held_out, probe=held_out[:1], checkpoints=None)
     folder.mkdir(parents=True, exist_ok=True)

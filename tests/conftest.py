@@ -95,7 +95,7 @@ def params() -> dict:
         "threads": 1,
         "steps": 30,
         "sequence_tokens": 48,
-        "batch_tokens": 384,
+        "batch": {"tokens": 384, "micro_tokens": 192, "growth": {"kind": "constant"}},
         "evaluate_every_steps": 10,
         "evaluation_sequences": 20,
     }
@@ -189,6 +189,7 @@ def pretrain_arguments(folder: Path, *, params_file: Path, tokens: Path, tokeniz
         metrics=folder / "metrics.json",
         history=folder / "history.tsv",
         results=folder / "results.json",
+        log=folder / "log.jsonl",
         speed_page=folder / "speed.html",
         checkpoints=folder / "checkpoints",
     )

@@ -7,7 +7,17 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from bert_ops.schema import Section, Seed, Share, Threads
-from bert_ops.training.params import ClippingParams, OptimizerParams, Precision, ScheduleKind
+from bert_ops.training.params import (
+    ClippingParams,
+    ConstantSchedule,
+    CosineSchedule,
+    LinearSchedule,
+    OptimizerParams,
+    Precision,
+    ScheduleKind,
+    ScheduleParams,
+    StabilityParams,
+)
 
 
 class TaskParams(Section):
@@ -25,6 +35,14 @@ class FinetuneScheduleParams(Section):
     kind: ScheduleKind = Field(description="shape of the decay after warmup: linear, cosine or constant")
     warmup_share: float = Field(ge=0, lt=1, description="share of the steps that the rate rises in")
     final_share: Share = Field(description="share of the peak rate at the end")
+
+    def over(self, total_steps: int) -> ScheduleParams:
+        """The schedule of a run of this length."""
+        warmup = int(self.warmup_share * total_steps)
+        if self.kind == "constant":
+            return ConstantSchedule(kind="constant", warmup_steps=warmup)
+        shape = LinearSchedule if self.kind == "linear" else CosineSchedule
+        return shape.model_validate({"kind": self.kind, "warmup_steps": warmup, "final_share": self.final_share})
 
 
 class FinetuneParams(Section):
@@ -45,6 +63,7 @@ class FinetuneParams(Section):
     optimizer: OptimizerParams
     clipping: ClippingParams
     schedule: FinetuneScheduleParams
+    stability: StabilityParams
     evaluations_per_epoch: int = Field(
         ge=1, le=100, description="measurements of training and validation loss in an epoch"
     )

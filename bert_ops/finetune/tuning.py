@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,12 +21,45 @@ from bert_ops.model import huggingface
 from bert_ops.model.encoder import EncoderConfig, TaskModel
 from bert_ops.seeding import generator
 from bert_ops.tokenizer.wordpiece import SpecialIds
+from bert_ops.training.batch_size import BatchSize
 from bert_ops.training.device import pick_device, prepare
 from bert_ops.training.loop import Loss, Plan, Row, Run, train
-from bert_ops.training.optimizer import adamw, learning_rate_share
+from bert_ops.training.optimizer import build_optimizer
 
-#: Row numbers (B,), token ids (B, T) and attention mask (B, T) of a batch.
-Batch = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]
+
+@dataclass(frozen=True)
+class Batch:
+    """Examples of a step.
+
+    Args:
+        unit: number of the batch.
+        rows: (B,) int64, places in the split.
+        ids: (B, T) int64, padded.
+        attend: (B, T) bool, False on padding.
+
+    """
+
+    unit: int
+    rows: NDArray[np.int64]
+    ids: NDArray[np.int64]
+    attend: NDArray[np.bool_]
+
+    @property
+    def tokens(self) -> int:
+        """Tokens without padding."""
+        return int(self.attend.sum())
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Examples that the loss is a mean of."""
+        return {"loss": len(self.rows)}
+
+
+def halves(batch: Batch, parts: int) -> list[Batch]:
+    """The batch in up to ``parts`` smaller ones, for passes that do not fit into memory."""
+    cuts = [cut for cut in np.array_split(np.arange(len(batch.rows)), parts) if len(cut)]
+    return [Batch(batch.unit, batch.rows[cut], batch.ids[cut], batch.attend[cut]) for cut in cuts]
+
 
 #: Parts of a pretrained model that a task model takes over; its classifier starts new.
 PRETRAINED_PARTS = ("encoder.", "pooler.")
@@ -78,7 +110,7 @@ def tune(
         huggingface.fill(model, pretrained, made_by="pretrain", prefixes=PRETRAINED_PARTS)
     model.to(pick_device())
     losses: list[NDArray[np.float32]] = []
-    run = train(make_plan(data, params, what=what, losses=losses), model, adamw(model, params.optimizer))
+    run = train(make_plan(data, params, what=what, losses=losses), model, build_optimizer(model, params.optimizer))
     return Tuned(model=model, run=run, validation_losses=np.stack(losses))
 
 
@@ -88,6 +120,7 @@ def make_plan(data: TaskData, params: FinetuneParams, *, what: str, losses: list
     lengths = np.fromiter((len(ids) for ids in split.ids), np.int64, len(split))
     per_epoch = len(batch_order(lengths, batch=params.batch_examples, seed=params.seed, epoch=0))
     total = per_epoch * params.epochs
+    evaluations = params.epochs * params.evaluations_per_epoch
     probe = _probe(split, params)
 
     def evaluate(model: nn.Module) -> Row:
@@ -102,37 +135,31 @@ def make_plan(data: TaskData, params: FinetuneParams, *, what: str, losses: list
             "validation_accuracy": float(right.mean()),
         }
 
-    def rate(step: int) -> float:
-        schedule = params.schedule
-        share = learning_rate_share(
-            step,
-            total=total,
-            warmup=int(schedule.warmup_share * total),
-            kind=schedule.kind,
-            final=schedule.final_share,
-        )
-        return params.optimizer.learning_rate * share
-
-    def batches(step: int) -> Iterator[Batch]:
-        rows_of_step = batches_from(split, step, batch=params.batch_examples, seed=params.seed)
-        for number, rows in enumerate(rows_of_step, start=step):
+    def units(position: dict[str, int] | None) -> Iterator[tuple[Batch, dict[str, int]]]:
+        step = 0 if position is None else position["step"]
+        for number, rows in enumerate(batches_from(split, step, batch=params.batch_examples, seed=params.seed), step):
             rng = generator(params.seed, "masking", number)
             ids, attend = pad([split.ids[i] for i in rows])
-            yield rows, mask_tokens(ids, rate=params.token_masking, rng=rng, special=data.special), attend
+            masked = mask_tokens(ids, rate=params.token_masking, rng=rng, special=data.special)
+            yield Batch(number, rows, masked, attend), {"step": number + 1}
 
-    evaluations = params.epochs * params.evaluations_per_epoch
+    due = {round(total * (i + 1) / evaluations) for i in range(evaluations)}
     return Plan(
         what=what,
+        seed=params.seed,
         total_steps=total,
-        batches=batches,
+        units=units,
+        batch=BatchSize.of_one_unit(params.batch_examples),
         loss=lambda model, batch: _loss(model, split, batch),
+        split=halves,
         average_decay=params.average_decay,
-        learning_rate=rate,
+        schedule=params.schedule.over(total),
         evaluate=evaluate,
-        evaluate_at=frozenset(round(total * (i + 1) / evaluations) for i in range(evaluations)),
+        evaluate_at=due.__contains__,
         best="validation_loss",
-        clip_norm=params.clipping.norm or math.inf,
+        clipping=params.clipping,
         precision=params.precision,
+        stability=params.stability,
     )
 
 
@@ -162,12 +189,11 @@ def mask_tokens(
 
 def _loss(model: nn.Module, split: Split, batch: Batch) -> Loss:
     device = next(model.parameters()).device
-    rows, ids, attend = batch
-    ids_BT = torch.from_numpy(ids).to(device)
-    attend_BT = None if attend.all() else torch.from_numpy(attend).to(device)
+    ids_BT = torch.from_numpy(batch.ids).to(device)
+    attend_BT = None if batch.attend.all() else torch.from_numpy(batch.attend).to(device)
     logits = model(ids_BT, torch.zeros_like(ids_BT), attend_BT)
-    total = F.cross_entropy(logits.float(), torch.from_numpy(split.targets[rows]).to(device))
-    return Loss(total=total, tokens=int(attend.sum()))
+    targets = torch.from_numpy(split.targets[batch.rows]).to(device)
+    return Loss(sums={"loss": F.cross_entropy(logits.float(), targets, reduction="sum")})
 
 
 def _measure(model: TaskModel, split: Split, params: FinetuneParams) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:

@@ -37,12 +37,12 @@ class Pattern:
 
     """
 
-    examples_BT: Tensor | None = None
+    examples_BT: Tensor | None = None  # noqa: N815 — the shape stands in the name
     bounds: Tensor | None = None
     longest: int | None = None
 
     @cached_property
-    def mask_B1TT(self) -> Tensor | None:
+    def mask_B1TT(self) -> Tensor | None:  # noqa: N802 — the shape stands in the name
         """True where a query (third axis) sees a key (last axis); None if everything is seen."""
         if self.examples_BT is None:
             return None

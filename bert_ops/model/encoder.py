@@ -139,11 +139,11 @@ class EncoderLayer(nn.Module):
         """Return (B, T, D)."""
         if self.pre_norm:
             x_BTD = x_BTD + self.dropout(self.attend(self.attention_norm(x_BTD), pattern, rotation))
-            out: Tensor = x_BTD + self.dropout(self.feed_forward(self.norm(x_BTD)))
-            return out
-        x_BTD = self.attention_norm(x_BTD + self.dropout(self.attend(x_BTD, pattern, rotation)))
-        out = self.norm(x_BTD + self.dropout(self.feed_forward(x_BTD)))
-        return out
+            x_BTD = x_BTD + self.dropout(self.feed_forward(self.norm(x_BTD)))
+        else:
+            x_BTD = self.attention_norm(x_BTD + self.dropout(self.attend(x_BTD, pattern, rotation)))
+            x_BTD = self.norm(x_BTD + self.dropout(self.feed_forward(x_BTD)))
+        return x_BTD
 
     def attend(self, x_BTD: Tensor, pattern: Pattern, rotation: Rotation | None) -> Tensor:
         """Self-attention, (B, T, D)."""

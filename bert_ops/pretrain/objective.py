@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from bert_ops.errors import InputError
+from bert_ops.model.attention import Pattern
+from bert_ops.model.losses import summed_cross_entropy
 from bert_ops.pretrain.batch import NO_PAIR, PackedBatch
 from bert_ops.tokenizer.store import SplitView
 from bert_ops.training.loop import Loss, Row
@@ -23,7 +25,7 @@ def loss(model: nn.Module, batch: PackedBatch) -> Loss:
     In nats. A batch without masked tokens or without pairs adds zero to that objective, and zero gradients.
     """
     mlm_MV, pair_E2, targets_M, pair_E = _scores(model, batch)
-    sums = {"mlm": F.cross_entropy(mlm_MV.float(), targets_M, reduction="sum")}
+    sums = {"mlm": summed_cross_entropy(mlm_MV, targets_M)}
     if pair_E2 is not None:
         sums["nsp"] = F.cross_entropy(pair_E2.float(), pair_E, ignore_index=NO_PAIR, reduction="sum")
     return Loss(sums=sums)
@@ -42,7 +44,7 @@ def measure(model: nn.Module, batches: Sequence[PackedBatch], *, prefix: str) ->
     totals = torch.zeros(3, dtype=torch.float64, device=device)
     for batch in batches:
         mlm_MV, pair_E2, targets_M, pair_E = _scores(model, batch)
-        totals[0] += F.cross_entropy(mlm_MV.float(), targets_M, reduction="sum")
+        totals[0] += summed_cross_entropy(mlm_MV, targets_M)
         totals[1] += (mlm_MV.argmax(1) == targets_M).sum()
         if pair_E2 is not None:
             totals[2] += (pair_E2.argmax(1) == pair_E).sum()  # no class is -100
@@ -91,14 +93,15 @@ def _scores(model: nn.Module, batch: PackedBatch) -> tuple[Tensor, Tensor | None
     def put(values: NDArray[Any]) -> Tensor:
         return torch.from_numpy(values).to(device, non_blocking=True)
 
-    mlm_MV, pair_E2 = model.forward_packed(  # type: ignore[operator]
+    pattern = Pattern(put(batch.examples), bounds=put(batch.bounds), longest=batch.longest)
+    # Through `forward`, which is what wrappers (DDP, FSDP, compile) see.
+    mlm_MV, pair_E2 = model(
         put(batch.ids),
         put(batch.segments),
-        put(batch.positions),
-        put(batch.examples),
-        masked_M=put(batch.masked),
+        None,
+        put(batch.masked),
+        positions_BT=put(batch.positions),
+        pattern=pattern,
         cls_E=put(batch.cls),
-        bounds=put(batch.bounds),
-        longest=batch.longest,
     )
     return mlm_MV, pair_E2, put(batch.targets), put(batch.pair)

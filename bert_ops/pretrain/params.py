@@ -8,29 +8,32 @@ from pydantic import Field, model_validator
 
 from bert_ops.model.params import ModelParams
 from bert_ops.schema import Section, Seed, Share, Threads
-from bert_ops.training.params import ClippingParams, OptimizerParams, Precision, ScheduleKind
+from bert_ops.training.params import (
+    AveragingParams,
+    BatchParams,
+    CheckpointParams,
+    ClippingParams,
+    OptimizerParams,
+    Precision,
+    ScheduleParams,
+    StabilityParams,
+)
 
 
 class MaskingParams(Section):
     """Masked-language-model corruption (Devlin et al. 2019, section 3.1, Task #1)."""
 
-    rate: float = Field(gt=0, lt=1, description="share of tokens to predict; BERT: 0.15")
+    rate: float = Field(gt=0, lt=1, description="share of tokens to predict at the start; BERT: 0.15")
+    final_rate: float = Field(gt=0, lt=1, description="share at the end; in between it moves in a line")
     mask: Share = Field(description="share of those replaced by [MASK]; BERT: 0.8")
     random: Share = Field(description="share of those replaced by a random token; BERT: 0.1; the rest stay as they are")
+    whole_words: bool = Field(description="choose whole words (Cui et al. 2021), not single tokens")
 
     @model_validator(mode="after")
     def _shares_fit(self) -> Self:
         if self.mask + self.random > 1:
             raise ValueError(f"mask {self.mask} + random {self.random} is {self.mask + self.random}; at most 1")
         return self
-
-
-class PretrainScheduleParams(Section):
-    """Learning rate over the run."""
-
-    kind: ScheduleKind = Field(description="shape of the decay after warmup: linear, cosine or constant")
-    warmup_steps: int = Field(ge=0, description="steps of linear warmup")
-    final_share: Share = Field(description="share of the peak rate at the end")
 
 
 class EmbeddingInitParams(Section):
@@ -49,22 +52,34 @@ class PretrainParams(Section):
     seed: Seed
     threads: Threads
     precision: Precision = Field(description="of matrix products; weights and optimiser stay float32")
+    sharded: bool = Field(
+        description="with several processes: divide weights and optimiser among them (FSDP2), for large models"
+    )
+    recompute_layers: bool = Field(
+        description="compute each layer again in the backward pass instead of keeping its activations: less memory"
+    )
+    compile: bool = Field(description="torch.compile; pays on a GPU, gains nothing on a CPU and costs a minute there")
     model: ModelParams
     embedding_init: EmbeddingInitParams
     position_init: Literal["normal", "sinusoidal"] = Field(
         description="random, or the waves of Vaswani et al. 2017, section 3.5; learned from there either way"
     )
-    sequence_tokens: int = Field(ge=8, description="tokens of the longest training example, special tokens included")
-    batch_tokens: int = Field(ge=8, description="tokens a batch may hold, padding included")
+    sequence_tokens: int = Field(ge=8, description="tokens of a row, and of the longest example in it")
     steps: int = Field(ge=1, description="optimiser steps")
+    batch: BatchParams
     masking: MaskingParams
-    next_sentence: bool = Field(description="train the next-sentence objective too (Task #2)")
+    sentence_objective: Literal["nsp", "sop", "none"] = Field(
+        description="next sentence (BERT's Task #2), sentence order (Lan et al. 2020), or none"
+    )
     optimizer: OptimizerParams
     clipping: ClippingParams
-    schedule: PretrainScheduleParams
+    schedule: ScheduleParams
+    averaging: AveragingParams
+    stability: StabilityParams
     evaluate_every_steps: int = Field(ge=1, description="steps between two held-out evaluations")
     evaluation_sequences: int = Field(ge=1, description="held-out examples that an evaluation reads")
-    checkpoint_every_s: float = Field(gt=0, description="seconds between two checkpoints")
+    log_every_steps: int = Field(ge=1, description="steps between two lines of the log")
+    checkpoints: CheckpointParams
 
     @model_validator(mode="after")
     def _sizes_fit(self) -> Self:
@@ -73,14 +88,24 @@ class PretrainParams(Section):
                 f"sequence_tokens {self.sequence_tokens} exceeds model.max_positions {self.model.max_positions}; "
                 f"allowed: at most {self.model.max_positions}"
             )
-        if self.batch_tokens < self.sequence_tokens:
-            raise ValueError(
-                f"batch_tokens {self.batch_tokens} is less than sequence_tokens {self.sequence_tokens}; "
-                f"allowed: at least {self.sequence_tokens}"
-            )
+        for name, tokens in (("tokens", self.batch.tokens), ("micro_tokens", self.batch.micro_tokens)):
+            if tokens != "auto" and (tokens < self.sequence_tokens or tokens % self.sequence_tokens):
+                raise ValueError(
+                    f"batch.{name} {tokens} is no multiple of sequence_tokens {self.sequence_tokens}; "
+                    f"allowed: {self.sequence_tokens}, {2 * self.sequence_tokens}, …"
+                )
         if self.schedule.warmup_steps >= self.steps:
             raise ValueError(
                 f"schedule.warmup_steps {self.schedule.warmup_steps} is not less than steps {self.steps}; "
                 f"allowed: at most {self.steps - 1}"
+            )
+        if self.model.positions == "rotary" and self.position_init != "normal":
+            raise ValueError(
+                f"position_init is {self.position_init}, and rotary positions are not learned; allowed: normal"
+            )
+        if self.batch.growth.kind == "noise_scale" and self.masking.rate != self.masking.final_rate:
+            raise ValueError(
+                "masking.final_rate differs from masking.rate; with batch.growth noise_scale nobody knows beforehand "
+                "how far a unit is in the run; allowed: equal rates, or another growth"
             )
         return self

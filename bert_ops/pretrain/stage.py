@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import math
-from collections.abc import Sequence
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -14,20 +16,28 @@ import torch
 from bert_ops.errors import ArtifactError
 from bert_ops.io import atomic_folder, file_sha256, rerun, write_json, write_text, write_tsv
 from bert_ops.model import embedding_init, huggingface
-from bert_ops.model.encoder import PretrainingModel, parameter_count
+from bert_ops.model.encoder import PretrainingModel
+from bert_ops.model.sizes import count_parameters, flops_per_token
 from bert_ops.page import page, table
 from bert_ops.pretrain import objective
-from bert_ops.pretrain.examples import Batch, Source
+from bert_ops.pretrain.batch import PackedBatch, split_rows
+from bert_ops.pretrain.masking import MaskingRates
+from bert_ops.pretrain.micro_batch import rows_of_a_unit
 from bert_ops.pretrain.params import PretrainParams
+from bert_ops.pretrain.stream import UnitStream, fixed_units
 from bert_ops.progress import duration, note
 from bert_ops.schema import load_section
-from bert_ops.seeding import derive, generator
+from bert_ops.seeding import derive
 from bert_ops.tokenizer import wordpiece
 from bert_ops.tokenizer.store import SplitView, TokenStore
 from bert_ops.training import checkpoint
+from bert_ops.training.batch_size import BatchSize
+from bert_ops.training.checkpoint import CheckpointStore, Retention
 from bert_ops.training.device import pick_device, prepare
 from bert_ops.training.loop import Plan, Row, Run, train
-from bert_ops.training.optimizer import adamw, learning_rate_share
+from bert_ops.training.optimizer import build_optimizer
+from bert_ops.training.run_log import LOG_NAME, RunLog
+from bert_ops.training.workers import Workers
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,6 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--metrics", type=Path, required=True, help="JSON file for scores and throughput")
     parser.add_argument("--history", type=Path, required=True, help="TSV file for the curves")
     parser.add_argument("--results", type=Path, required=True, help="JSON file for what does not depend on the clock")
+    parser.add_argument("--log", type=Path, required=True, help="JSON Lines file for the run's log")
     parser.add_argument("--speed-page", type=Path, required=True, help="HTML page with the throughput")
     parser.add_argument(
         "--checkpoints", type=Path, required=True, help="folder for checkpoints; not an output of the stage"
@@ -55,19 +66,33 @@ def run(arguments: argparse.Namespace) -> None:
     params = load_section(arguments.params, "pretrain", PretrainParams)
     store = TokenStore.open(arguments.tokens)
     _check_vocabulary(store, arguments.tokenizer)
-    key = checkpoint.run_key(
-        params=params.model_dump(), tokens=file_sha256(arguments.tokens / "manifest.json"), torch=torch.__version__
-    )
-    folder = arguments.checkpoints / key
+    identity = identify(params, store)
+    folder = arguments.checkpoints / checkpoint.run_key(**identity)
     with checkpoint.lock(folder):
+        workers = Workers(pick_device())
         prepare(threads=params.threads, seed=params.seed)
-        held_out = fixed_batches(store["validation"], params, store.vocab_size)
-        probe = fixed_batches(store["train"], params, store.vocab_size)
-        model = build_model(store, params).to(pick_device())
-        note(f"pretrain: {parameter_count(model):,} parameters, {store['train'].tokens:,} training tokens")
-        outcome = fit(model, store, params, held_out=held_out, probe=probe, checkpoints=folder)
+        model = build_model(store, params).to(workers.device)
+        describe(model, store, params)
+        held_out = held_out_units(store["validation"], params, store.vocab_size)
+        checkpoints = CheckpointStore(
+            folder,
+            retention=Retention(keep_last=params.checkpoints.keep_last, keep_best=params.checkpoints.keep_best),
+            identity=identity,
+        )
+        outcome = fit(
+            model,
+            store,
+            params,
+            workers=workers,
+            held_out=held_out,
+            probe=held_out_units(store["train"], params, store.vocab_size),
+            checkpoints=checkpoints,
+            log=RunLog(folder / LOG_NAME),
+            on_evaluation=lambda history: write_tsv(arguments.history, history),
+        )
         results = summarise(outcome, model, store, held_out=held_out)
         save(arguments, model, outcome, results)
+        shutil.copyfile(folder / LOG_NAME, arguments.log)
     checkpoint.discard(folder)
     note(
         f"pretrain: held-out MLM loss {results['mlm_loss']:.3f} (unigram {results['unigram_loss']:.3f}), "
@@ -75,13 +100,54 @@ def run(arguments: argparse.Namespace) -> None:
     )
 
 
+def identify(params: PretrainParams, store: TokenStore) -> dict[str, str]:
+    """What a checkpoint belongs to; a run resumes only from its own.
+
+    When checkpoints are written and what is logged changes no weight, so that it may change during a run.
+    """
+    training = params.model_dump(mode="json", exclude={"checkpoints", "log_every_steps"})
+    return {
+        "architecture": _digest(training.pop("model")),
+        "vocabulary": str(store.manifest["vocab_sha256"]),
+        "parameters": _digest(training),
+        "tokens": file_sha256(store.folder / "manifest.json"),
+        "torch": torch.__version__,
+    }
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def describe(model: PretrainingModel, store: TokenStore, params: PretrainParams) -> None:
+    """Say what is about to be trained: sizes, cost, passes over the corpus."""
+    size = count_parameters(model.config)
+    view = store["train"]
+    tokens = params.steps * params.batch.tokens
+    flops = training_flops(params, vocab_size=store.vocab_size)
+    note(
+        f"pretrain: {size.total:,} parameters ({size.embedding:,} embedding, {size.encoder:,} encoder, {size.heads:,} "
+        f"heads), {flops / 1e6:,.1f} MFLOPs a token, {tokens * flops:.3g} FLOPs in all"
+    )
+    note(f"pretrain: {view.tokens:,} training tokens, up to {tokens:,} to be read ({tokens / view.tokens:.1f} passes)")
+
+
+def training_flops(params: PretrainParams, *, vocab_size: int) -> float:
+    """FLOPs of forward and backward a token, at the mean masking rate."""
+    masking = params.masking
+    return flops_per_token(
+        params.model.config(vocab_size=vocab_size),
+        sequence_tokens=params.sequence_tokens,
+        masked_share=(masking.rate + masking.final_rate) / 2,
+    ).training
+
+
 def build_model(store: TokenStore, params: PretrainParams) -> PretrainingModel:
     """Build the model and its initial embeddings."""
     model = PretrainingModel(params.model.config(vocab_size=store.vocab_size))
     if params.embedding_init.kind == "word2vec":
-        view = store["train"]
         vectors = embedding_init.word2vec(
-            (view.sentence(i) for i in range(view.sentences)),
+            store["train"],
             vocab_size=store.vocab_size,
             size=params.model.hidden_size,
             window=params.embedding_init.window,
@@ -94,34 +160,46 @@ def build_model(store: TokenStore, params: PretrainParams) -> PretrainingModel:
     return model
 
 
-def fixed_batches(view: SplitView, params: PretrainParams, vocab_size: int) -> list[Batch]:
-    """The first ``evaluation_sequences`` examples of a split's own epoch, corrupted once and for all.
-
-    BERT's own masking shares are used whatever training uses, so that figures of different recipes compare.
-    """
-    source = make_source(view, params, vocab_size=vocab_size, seed=derive(params.seed, "evaluation"))
-    plan, groups = source.epoch(0)
-    batches: list[Batch] = []
-    examples = 0
-    for number, rows in enumerate(groups):
-        rng = generator(params.seed, "evaluation", view.name, number)
-        batches.append(source.batch(plan[rows], rate=0.15, mask=0.8, random=0.1, rng=rng))
-        examples += len(rows)
-        if examples >= params.evaluation_sequences:
-            break
-    return batches
-
-
-def make_source(view: SplitView, params: PretrainParams, *, vocab_size: int, seed: int) -> Source:
-    """Build the batches of a split."""
-    return Source(
+def held_out_units(view: SplitView, params: PretrainParams, vocab_size: int) -> list[PackedBatch]:
+    """Fixed batches of a split to measure on, corrupted once and for all with BERT's own masking shares."""
+    return fixed_units(
         view,
         sequence_tokens=params.sequence_tokens,
-        batch_tokens=params.batch_tokens,
-        next_sentence=params.next_sentence,
+        sentence_objective=params.sentence_objective,
         vocab_size=vocab_size,
-        seed=seed,
+        seed=params.seed,
+        examples=params.evaluation_sequences,
     )
+
+
+def make_stream(view: SplitView, params: PretrainParams, *, vocab_size: int, rows: int) -> UnitStream:
+    """Build the training data; the masking rate moves in a line from the first unit of the run to the last."""
+    masking = params.masking
+    units = max(1, total_units(params, rows=rows) - 1)
+
+    def rate_at(unit: int) -> float:
+        return masking.rate + (masking.final_rate - masking.rate) * min(1.0, unit / units)
+
+    return UnitStream(
+        view,
+        sequence_tokens=params.sequence_tokens,
+        rows=rows,
+        sentence_objective=params.sentence_objective,
+        masking=MaskingRates(mask=masking.mask, random=masking.random),
+        whole_words=masking.whole_words,
+        vocab_size=vocab_size,
+        seed=params.seed,
+        rate_at=rate_at,
+        least_tokens=params.batch.tokens,
+    )
+
+
+def total_units(params: PretrainParams, *, rows: int) -> int:
+    """Units that a run reads, where its batches are known beforehand; the most it may read where they are not."""
+    batch = BatchSize(params.batch, unit_tokens=rows * params.sequence_tokens, world=1)
+    if params.batch.growth.kind == "ramp":
+        return sum(batch.units(step) for step in range(params.steps))
+    return params.steps * (params.batch.tokens // (rows * params.sequence_tokens))
 
 
 def fit(
@@ -129,18 +207,24 @@ def fit(
     store: TokenStore,
     params: PretrainParams,
     *,
-    held_out: list[Batch],
-    probe: list[Batch],
-    checkpoints: Path | None,
+    workers: Workers | None = None,
+    held_out: list[PackedBatch],
+    probe: list[PackedBatch],
+    checkpoints: CheckpointStore | None = None,
+    log: RunLog | None = None,
+    on_evaluation: Callable[[list[Row]], None] | None = None,
 ) -> Run:
-    """Train with the shared loop."""
-    source = make_source(store["train"], params, vocab_size=store.vocab_size, seed=params.seed)
-    schedule, peak = params.schedule, params.optimizer.learning_rate
+    """Train with the shared loop.
 
-    def rate(step: int) -> float:
-        return peak * learning_rate_share(
-            step, total=params.steps, warmup=schedule.warmup_steps, kind=schedule.kind, final=schedule.final_share
-        )
+    Raises:
+        InputError: the corpus is smaller than a batch, the batch cannot be divided, or training diverged.
+
+    """
+    workers = workers or Workers(next(model.parameters()).device)
+    model.encoder.recompute_layers = params.recompute_layers
+    rows = rows_of_a_unit(model, params, workers=workers, folder=checkpoints.folder if checkpoints else None)
+    stream = make_stream(store["train"], params, vocab_size=store.vocab_size, rows=rows)
+    batch = BatchSize(params.batch, unit_tokens=rows * params.sequence_tokens, world=workers.world)
 
     def evaluate(module: torch.nn.Module) -> Row:
         train_row = objective.measure(module, probe, prefix="train")
@@ -149,25 +233,44 @@ def fit(
             **objective.measure(module, held_out, prefix="validation"),
         }
 
-    masking = params.masking
     plan = Plan(
         what="pretraining",
+        seed=params.seed,
         total_steps=params.steps,
-        batches=lambda step: source.from_step(step, rate=masking.rate, mask=masking.mask, random=masking.random),
+        units=lambda position: stream.units(position, rank=workers.rank, world=workers.world),
+        batch=batch,
         loss=objective.loss,
-        learning_rate=rate,
-        evaluate=evaluate,
-        evaluate_at=frozenset(range(params.evaluate_every_steps, params.steps, params.evaluate_every_steps)),
-        best=None,
-        clip_norm=params.clipping.norm or math.inf,
+        split=split_rows,
+        schedule=params.schedule,
+        clipping=params.clipping,
         precision=params.precision,
-        checkpoint_folder=checkpoints,
-        checkpoint_every_s=params.checkpoint_every_s,
+        stability=params.stability,
+        evaluate=evaluate,
+        evaluate_at=lambda step: step % params.evaluate_every_steps == 0,
+        best=None,
+        average_decay=params.averaging.decay,
+        store=checkpoints,
+        checkpoints=params.checkpoints,
+        log=log or RunLog(None),
+        log_every_steps=params.log_every_steps,
+        flops_per_token=training_flops(params, vocab_size=store.vocab_size),
+        on_evaluation=on_evaluation,
+        compile=params.compile,
+        facts={
+            "params": params.model_dump(mode="json"),
+            "model": {
+                "parameters": count_parameters(model.config).total,
+                "flops_per_token": training_flops(params, vocab_size=store.vocab_size),
+            },
+            "data": {"tokens": store["train"].tokens},
+        },
     )
-    return train(plan, model, adamw(model, params.optimizer))
+    return train(plan, model, build_optimizer(model, params.optimizer), workers=workers)
 
 
-def summarise(outcome: Run, model: PretrainingModel, store: TokenStore, *, held_out: Sequence[Batch]) -> dict[str, Any]:
+def summarise(
+    outcome: Run, model: PretrainingModel, store: TokenStore, *, held_out: Sequence[PackedBatch]
+) -> dict[str, Any]:
     """Figures that do not depend on the clock."""
     last = outcome.history[-1]
     loss, accuracy = objective.unigram(store["train"], held_out, vocab_size=store.vocab_size)
@@ -179,11 +282,12 @@ def summarise(outcome: Run, model: PretrainingModel, store: TokenStore, *, held_
         "unigram_accuracy": accuracy,
         "nsp_accuracy": last.get("validation_nsp_accuracy"),
         "masked_tokens_measured": sum(len(batch.targets) for batch in held_out),
-        "parameters": parameter_count(model),
+        "parameters": count_parameters(model.config).total,
         "vocab_size": store.vocab_size,
         "steps": outcome.step,
         "tokens_seen": outcome.tokens,
         "skipped_steps": outcome.skipped_steps,
+        "rollbacks": outcome.rollbacks,
     }
 
 

@@ -206,11 +206,9 @@ def suggested_bound(norms: Sequence[float]) -> float | None:
     """Clipping bound that the norms of a run speak for, or None where there are too few of them."""
     if len(norms) < _LEAST_NORMS:
         return None
-    try:
-        from bert_ops.training.clipping import suggest_bound
-    except ImportError:
-        return None
-    return float(suggest_bound(norms))
+    from bert_ops.training.clipping import suggest_bound  # brings torch, which the rest of a summary does not need
+
+    return suggest_bound(norms)
 
 
 def _batch(records: Sequence[Record], steps: Sequence[Record]) -> dict[str, Any] | None:

@@ -1,8 +1,10 @@
-"""The one training loop: forward, backward, clip, step; evaluate, checkpoint and resume.
+"""The one training loop: forward, backward, clip, judge, step; log, evaluate, checkpoint and resume.
 
-Everything that differs between pretraining and fine-tuning comes in as a function. The batch of step ``s`` is a
-function of the seed and ``s`` alone, so a resumed run continues with the batch that an uninterrupted one would have
-seen, without reading those before it.
+Everything that differs between pretraining and fine-tuning comes in as a function. The data is an endless sequence of
+*units* (what one pass of one process reads) that depends on the seed and the corpus alone. A step takes as many units
+as its batch holds. Every random draw is a function of the seed and the number of a unit, and everything else that has
+a memory (optimiser, schedule, batch size, guard, log) restores it from a checkpoint, so a resumed run makes the same
+numbers as one that was never interrupted, bit for bit, and reads none of the data before its place.
 """
 
 from __future__ import annotations
@@ -10,67 +12,127 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NoReturn, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from bert_ops.errors import InputError
 from bert_ops.progress import Progress, note
-from bert_ops.training import checkpoint as checkpoints
+from bert_ops.seeding import derive
 from bert_ops.training.averaging import WeightAverage
-from bert_ops.training.device import arithmetic
-from bert_ops.training.params import Precision
+from bert_ops.training.batch_size import BatchSize
+from bert_ops.training.checkpoint import Checkpoint, CheckpointStore, Kind
+from bert_ops.training.clipping import clip
+from bert_ops.training.device import arithmetic, resolve
+from bert_ops.training.interruption import Interruption, Stopped
+from bert_ops.training.memory import is_out_of_memory
+from bert_ops.training.meter import Meter, StepFigures
+from bert_ops.training.noise_scale import NoiseScale
+from bert_ops.training.params import (
+    CheckpointParams,
+    ClippingParams,
+    NoiseScaleBatch,
+    Precision,
+    ScheduleParams,
+    StabilityParams,
+)
+from bert_ops.training.prefetch import Prefetch
+from bert_ops.training.run_log import RunLog
+from bert_ops.training.schedule import Schedule
+from bert_ops.training.stability import StabilityGuard
+from bert_ops.training.workers import Workers
 
-B = TypeVar("B")
 Row = dict[str, float]
+Position = dict[str, int]
+
+
+class Unit(Protocol):
+    """What one forward and backward pass reads."""
+
+    @property
+    def unit(self) -> int:
+        """Number of the unit in the endless sequence; seeds what is drawn for it."""
+        ...
+
+    @property
+    def tokens(self) -> int:
+        """Tokens without padding."""
+        ...
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Items that each objective's loss is a mean of (masked tokens, pairs, examples)."""
+        ...
+
+
+U = TypeVar("U", bound=Unit)
 
 
 @dataclass(frozen=True)
 class Loss:
-    """What a step's forward pass yields: the scalar to minimise, and the tokens it read."""
+    """Loss of a pass: for each objective the sum over its items, to be divided by the items of the whole step."""
 
-    total: Tensor
-    tokens: int
+    sums: dict[str, Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan(Generic[B]):
+class Plan(Generic[U]):
     """A training run.
 
     Args:
-        what: name of the work for the progress line.
+        what: name of the work for progress lines.
+        seed: of dropout.
         total_steps: optimiser steps.
-        batches: the batches from a given step on.
-        loss: forward pass of a batch.
-        learning_rate: rate at a step.
+        units: this process's units from a position on, each with the position after the group it belongs to
+            (a unit for every process).
+        batch: how many units a step takes.
+        loss: forward pass over a unit.
+        split: a unit as smaller ones, for passes that do not fit into memory; None if it cannot be divided.
+        schedule: of the learning rate.
+        clipping: bounds of the gradient.
+        precision: of matrix products.
+        stability: what happens when the loss jumps.
         evaluate: measures the model (in eval mode, no gradients) and returns one row of figures.
         evaluate_at: the steps after which to evaluate; the last step is always one of them.
         best: figure of the row to minimise when weights are to be kept, or None to keep the last ones.
-        clip_norm: largest gradient norm.
-        precision: of matrix products.
         average_decay: decay of the moving average of the weights that is evaluated and kept; 0 for none.
-        checkpoint_folder: where to save, or None.
-        checkpoint_every_s: seconds between two checkpoints.
+        store: where checkpoints go, or None.
+        checkpoints: when they are made.
+        log: structured log.
+        log_every_steps: steps between two lines of it.
+        flops_per_token: training FLOPs a token, for the utilisation; None leaves it out.
+        on_evaluation: called with the history after each evaluation.
+        compile: whether forward and backward pass go through torch.compile.
+        facts: what the log begins with (parameters, sizes).
 
     """
 
     what: str
+    seed: int
     total_steps: int
-    batches: Callable[[int], Iterator[B]]
-    loss: Callable[[nn.Module, B], Loss]
-    learning_rate: Callable[[int], float]
-    evaluate: Callable[[nn.Module], Row]
-    evaluate_at: frozenset[int]
-    best: str | None
-    clip_norm: float
+    units: Callable[[Position | None], Iterator[tuple[U, Position]]]
+    batch: BatchSize
+    loss: Callable[[nn.Module, U], Loss]
+    split: Callable[[U, int], list[U]] | None
+    schedule: ScheduleParams
+    clipping: ClippingParams
     precision: Precision
+    stability: StabilityParams
+    evaluate: Callable[[nn.Module], Row]
+    evaluate_at: Callable[[int], bool]
+    best: str | None
     average_decay: float = 0.0
-    checkpoint_folder: Path | None = None
-    checkpoint_every_s: float = 60.0
+    store: CheckpointStore | None = None
+    checkpoints: CheckpointParams | None = None
+    log: RunLog = field(default_factory=lambda: RunLog(None))
+    log_every_steps: int = 10
+    flops_per_token: float | None = None
+    on_evaluation: Callable[[list[Row]], None] | None = None
+    compile: bool = False
+    facts: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -79,130 +141,415 @@ class Run:
 
     step: int = 0
     tokens: int = 0
+    position: Position | None = None
     history: list[Row] = field(default_factory=list)
     best_step: int = 0
     best_score: float = math.inf
     best_weights: dict[str, Tensor] | None = None
-    average: WeightAverage | None = None
     skipped_steps: int = 0
+    rollbacks: int = 0
+    #: Smaller passes that a unit is cut into, because a whole one did not fit into memory.
+    parts: int = 1
     #: Seconds in optimiser steps of this process alone (evaluation and checkpoints excluded), for throughput.
     train_seconds: float = 0.0
     tokens_here: int = 0
+    stall_seconds: float = 0.0
 
     def state(self) -> dict[str, Any]:
         """JSON part of a checkpoint."""
         return {
             "tokens": self.tokens,
+            "position": self.position,
             "history": self.history,
             "best_step": self.best_step,
             "best_score": self.best_score if math.isfinite(self.best_score) else None,
-            "skipped_steps": self.skipped_steps,
+            "parts": self.parts,
         }
 
+    def restore(self, step: int, state: dict[str, Any]) -> None:
+        """Undo :meth:`state`."""
+        self.step, self.tokens, self.position = step, state["tokens"], state["position"]
+        self.history, self.parts = list(state["history"]), state["parts"]
+        self.best_step = state["best_step"]
+        self.best_score = math.inf if state["best_score"] is None else state["best_score"]
 
-def train(plan: Plan[B], model: nn.Module, optimizer: torch.optim.Optimizer) -> Run:
+
+def train(plan: Plan[U], model: nn.Module, optimizer: torch.optim.Optimizer, *, workers: Workers | None = None) -> Run:
     """Train in place and return the history; with ``plan.best`` the model ends with its best weights.
 
     Raises:
-        InputError: the loss is not finite for 20 steps in a row.
+        InputError: the loss or gradient stays unusable after rollbacks, or a unit does not fit into memory at all.
+        Stopped: a signal asked for the end; the checkpoint is written.
 
     """
-    device = next(model.parameters()).device
-    run = _resume(plan, model, optimizer)
-    progress = Progress(plan.what, total=plan.total_steps, unit="steps")
-    last_save, bad_in_a_row, shown = time.monotonic(), 0, {}
-    batches = plan.batches(run.step)
-    while run.step < plan.total_steps:
-        started = time.monotonic()
-        model.train()
-        for group in optimizer.param_groups:
-            group["lr"] = plan.learning_rate(run.step)
-        with arithmetic(model, plan.precision):
-            loss = plan.loss(model, next(batches))
-            loss.total.backward()  # type: ignore[no-untyped-call]
-        norm = nn.utils.clip_grad_norm_(model.parameters(), plan.clip_norm)
-        if bool(torch.isfinite(norm)):
-            optimizer.step()
-            bad_in_a_row = 0
-            if run.average is not None:
-                run.average.update(model, step=run.step + 1)
+    workers = workers or Workers(next(model.parameters()).device)
+    with ExitStack() as stack:
+        stack.enter_context(arithmetic(model, plan.precision))
+        interruption = stack.enter_context(Interruption())
+        trainer = Trainer(plan, model, optimizer, workers, interruption)
+        stack.callback(trainer.close)
+        trainer.resume()
+        trainer.run_to_the_end()
+        return trainer.run
+
+
+class Trainer(Generic[U]):
+    """State of a run while it runs; a class because a step, a rollback and a checkpoint all touch it."""
+
+    def __init__(
+        self,
+        plan: Plan[U],
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        workers: Workers,
+        interruption: Interruption,
+    ) -> None:
+        self.plan, self.model, self.optimizer = plan, model, optimizer
+        self.workers, self.interruption = workers, interruption
+        self.run = Run()
+        self.forward = workers.wrap(model)
+        if plan.compile:
+            self.forward = torch.compile(self.forward)  # type: ignore[assignment]
+        self.parameters = [p for p in model.parameters() if p.requires_grad]
+        self.schedule = Schedule(optimizer, plan.schedule, total_steps=plan.total_steps)
+        self.batch = plan.batch
+        growth = plan.batch.params.growth
+        self.noise = NoiseScale(smoothing=growth.smoothing) if isinstance(growth, NoiseScaleBatch) else None
+        self.guard = StabilityGuard(plan.stability)
+        precision = resolve(plan.precision, workers.device)
+        self.scaler = torch.amp.GradScaler(workers.device.type, enabled=precision == "float16")
+        self.average = WeightAverage(model, decay=plan.average_decay) if plan.average_decay else None
+        self.units: Prefetch[tuple[U, Position]] | None = None
+        self.meter = Meter(plan.log, workers, flops_per_token=plan.flops_per_token, precision=precision)
+        self.saved_at = time.monotonic()
+
+    # ---------------------------------------------------------------- the run
+
+    def run_to_the_end(self) -> None:
+        """Step until the last step is evaluated."""
+        plan, run = self.plan, self.run
+        progress = Progress(plan.what, total=plan.total_steps, unit="steps")
+        self._evaluate_if_due()
+        while run.step < plan.total_steps:
+            if self.workers.agree(self.interruption.requested is not None):
+                self._stop()
+            started = time.monotonic()
+            figures = self._step()
+            seconds = time.monotonic() - started
+            run.train_seconds += seconds
+            self.meter.step(figures, seconds=seconds)
+            if run.step % plan.log_every_steps == 0 or run.step == plan.total_steps:
+                self.meter.write(run, skipped=self.guard.skipped)
+            self._evaluate_if_due()
+            if self.workers.is_first:
+                progress.update(run.step, **self.meter.shown(run))
+            self._checkpoint_if_due(accepted=figures.verdict == "ok")
+        if run.best_weights is not None:
+            self.workers.load_model(self.model, run.best_weights)
+        run.skipped_steps, run.rollbacks = self.guard.skipped, self.guard.rollbacks
+        plan.log.write("finish", step=run.step, tokens=run.tokens, seconds=round(run.train_seconds, 3))
+
+    def close(self) -> None:
+        """End the loader's thread and wait for the writer of checkpoints."""
+        if self.units is not None:
+            self.units.close()
+        if self.plan.store is not None:
+            self.run.stall_seconds = self.plan.store.stall_seconds
+            self.plan.store.close()
+
+    # ---------------------------------------------------------------- a step
+
+    def _step(self) -> StepFigures:
+        run, plan = self.run, self.plan
+        units = self._next_units()
+        counts = self.workers.sum(_counts(units))
+        before = self.batch.rate_scale(run.step) * self.guard.rate_scale
+        self.schedule.set_scale(before)
+        rate = self.schedule.rate() * before
+        self.model.train()
+        while True:
+            self.optimizer.zero_grad(set_to_none=True)
+            try:
+                sums, small_square = self._accumulate(units, counts)
+                break
+            except RuntimeError as error:
+                self._halve(error, units)
+        losses = {name: value / max(counts[name], 1) for name, value in self.workers.sum(sums).items()}
+        loss = sum(losses.values())
+        self.scaler.unscale_(self.optimizer)
+        norm, clipped = clip(self.parameters, plan.clipping, norm=self.workers.gradient_norm)
+        verdict = self.guard.judge(loss=loss, norm=norm, step=run.step + 1, may_overflow=self.scaler.is_enabled())
+        figures = StepFigures(
+            losses=losses,
+            rate=rate,
+            norm=norm,
+            clipped=clipped,
+            tokens=int(counts["tokens"]),
+            batch_tokens=self.batch.units(run.step) * self.batch.unit_tokens,
+            noise=None if self.noise is None else self.noise.value(),  # up to the step before
+            verdict=verdict,
+        )
+        if verdict in {"rollback", "stop"}:
+            self._roll_back(verdict)
+            return figures
+        if verdict == "ok":
+            self.scaler.step(self.optimizer)
+            if self.average is not None:
+                self.average.update(self.model, step=run.step + 1)
+            self._observe_noise(small_square, norm, units, counts)
         else:
-            run.skipped_steps += 1
-            bad_in_a_row += 1
-            _stop_if_diverged(plan, run, bad_in_a_row)
-        optimizer.zero_grad(set_to_none=True)
+            plan.log.write("skip", step=run.step + 1, loss=loss, gradient_norm=norm, reason=self.guard.last_reason())
+        self.scaler.update()
+        self.schedule.step()
         run.step += 1
-        run.tokens += loss.tokens
-        run.tokens_here += loss.tokens
-        run.train_seconds += time.monotonic() - started
-        if run.step in plan.evaluate_at or run.step == plan.total_steps:
-            shown = _evaluate(plan, model, run, gradient_norm=float(norm))
-        rate = run.tokens_here / run.train_seconds
-        progress.update(run.step, loss=float(loss.total.detach()), **{"tokens/s": float(rate)}, **shown)
-        if plan.checkpoint_folder and time.monotonic() - last_save > plan.checkpoint_every_s:
-            _save(plan, model, optimizer, run)
-            last_save = time.monotonic()
-    if run.best_weights is not None:
-        model.load_state_dict(run.best_weights)
-    return run
+        run.tokens += figures.tokens
+        run.tokens_here += figures.tokens
+        changed_from = self.batch.observe(figures.noise, run.step)
+        if changed_from is not None:
+            self.meter.batch_changed(run, figures, changed_from, self.batch.units(run.step) * self.batch.unit_tokens)
+        return figures
+
+    def _next_units(self) -> list[U]:
+        if self.units is None:
+            self.units = Prefetch(self.plan.units(self.run.position))
+        mine = self.batch.units(self.run.step) // self.workers.world
+        taken = [next(self.units) for _ in range(mine)]
+        self.run.position = taken[-1][1]
+        return [unit for unit, _ in taken]
+
+    def _accumulate(self, units: list[U], counts: dict[str, float]) -> tuple[dict[str, float], float | None]:
+        """Forward and backward over the units; sums of the losses, and the squared gradient norm of the first unit."""
+        sums: dict[str, Tensor] = {}
+        small_square = None
+        for number, unit in enumerate(units):
+            # Dropout depends on the unit, not on which process reads it or what was read before.
+            torch.manual_seed(derive(self.plan.seed, "dropout", unit.unit))
+            parts = [unit] if self.run.parts == 1 or self.plan.split is None else self.plan.split(unit, self.run.parts)
+            for place, part in enumerate(parts):
+                last = number == len(units) - 1 and place == len(parts) - 1
+                with nullcontext() if last else self.workers.accumulate(self.forward):
+                    loss = self.plan.loss(self.forward, part)
+                    shares = [value * (self.workers.world / max(counts[k], 1)) for k, value in loss.sums.items()]
+                    self.scaler.scale(torch.stack(shares).sum()).backward()  # type: ignore[no-untyped-call]
+                for name, value in loss.sums.items():
+                    sums[name] = value.detach() + sums[name] if name in sums else value.detach()
+            if number == 0 and self.noise is not None:
+                share = counts["tokens"] / max(unit.tokens, 1) / self.workers.world / self.scaler.get_scale()
+                small_square = float(Workers.gradient_norm(self.workers, self.parameters)) ** 2 * share**2
+        return {name: float(value) for name, value in sums.items()}, small_square
+
+    def _halve(self, error: RuntimeError, units: list[U]) -> None:
+        """Cut passes in two after one did not fit into memory.
+
+        Raises:
+            InputError: they cannot be cut further.
+
+        """
+        if not is_out_of_memory(error):
+            raise error
+        largest = max(len(self.plan.split(unit, 2 * self.run.parts)) for unit in units) if self.plan.split else 1
+        if largest <= self.run.parts:
+            raise InputError(
+                f"{self.plan.what}: a pass over the smallest part of a batch does not fit into memory",
+                remedy="use a smaller model or shorter sequences, or a machine with more memory",
+            ) from error
+        self.run.parts = largest
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.workers.device.type == "cuda":
+            torch.cuda.empty_cache()
+        note(f"{self.plan.what}: out of memory; from here on a unit is read in {self.run.parts} passes")
+        self.plan.log.write(
+            "micro_batch",
+            step=self.run.step + 1,
+            passes=self.run.parts,
+            reason="out of memory; the effective batch stays as it is",
+        )
+
+    def _observe_noise(self, small: float | None, norm: float, units: list[U], counts: dict[str, float]) -> None:
+        if self.noise is None or small is None:
+            return
+        figures = self.workers.sum({"square": small, "tokens": units[0].tokens})
+        world = self.workers.world
+        self.noise.update(
+            small_square=figures["square"] / world,
+            big_square=norm**2,
+            small_tokens=round(figures["tokens"] / world),
+            big_tokens=int(counts["tokens"]),
+        )
+
+    # ---------------------------------------------------------------- evaluation
+
+    def _evaluate_if_due(self) -> None:
+        run, plan = self.run, self.plan
+        due = run.step > 0 and (plan.evaluate_at(run.step) or run.step == plan.total_steps)
+        if not due or (run.history and run.history[-1]["step"] == run.step):
+            return
+        self.model.eval()
+        try:
+            # One process alone may drop an evaluation at once; several would wait for each other.
+            alone = self.workers.world == 1
+            with self.interruption.raise_inside() if alone else nullcontext(), self._averaged(), torch.no_grad():
+                row = plan.evaluate(self.model)
+        except Stopped:
+            self._stop()
+        self._keep_best(row)
+        run.history.append({"step": run.step, **row, **self.meter.evaluation_figures(run)})
+        plan.log.write("evaluation", step=run.step, tokens=run.tokens, **row)
+        self.meter.evaluated(row)
+        if plan.on_evaluation is not None and self.workers.is_first:
+            plan.on_evaluation(run.history)
+
+    def _keep_best(self, row: Row) -> None:
+        run, best = self.run, self.plan.best
+        if best is None:
+            # The last weights are kept; if they are averaged, the average is what was measured.
+            better = self.average is not None and run.step == self.plan.total_steps
+        else:
+            better = row[best] < run.best_score
+            run.best_score = min(run.best_score, row[best])
+        if better:
+            run.best_step = run.step
+            with self._averaged():
+                tensors = self.workers.model_tensors(self.model)
+                run.best_weights = {name: tensor.detach().clone() for name, tensor in tensors.items()}
+
+    def _averaged(self) -> AbstractContextManager[None]:
+        """Inside the block the model has its averaged weights, if they are averaged."""
+        return nullcontext() if self.average is None else self.average.applied(self.model)
+
+    # ---------------------------------------------------------------- checkpoints
+
+    def resume(self) -> None:
+        """Go on from the newest whole checkpoint, or begin."""
+        plan, run = self.plan, self.run
+        found = plan.store.newest() if plan.store is not None else None
+        if found is None:
+            plan.log.truncate(0)
+            self.meter.start(plan.facts)
+            self._save("step", wait=False)  # what a rollback in the first steps goes back to
+            return
+        self._restore(found)
+        run.restore(found.step, found.state["run"])
+        self.guard.restore(found.state["guard"])
+        run.best_weights = _part(found.tensors, "best.") or None
+        cut = plan.log.truncate(found.state["log"])
+        self.meter.resumed(run, cut)
+        note(f"{plan.what}: resuming at step {run.step} of {plan.total_steps}")
+
+    def _restore(self, found: Checkpoint) -> None:
+        """Restore what a rollback restores too: weights, optimiser, and what follows the step."""
+        self.workers.load_model(self.model, _part(found.tensors, "model."))
+        self.workers.load_optimizer(self.model, self.optimizer, _part(found.tensors, "optimizer."))
+        if self.average is not None:
+            self.average.tensors = {name: found.tensors[f"average.{name}"] for name in self.average.tensors}
+        self.schedule.restore(found.state["schedule"])
+        self.batch.restore(found.state["batch"])
+        self.scaler.load_state_dict(found.state["scaler"])
+        if self.noise is not None:
+            self.noise.restore(found.state["noise"])
+
+    def _save(self, kind: Kind, *, wait: bool) -> None:
+        plan, run = self.plan, self.run
+        if plan.store is None:
+            return
+        tensors = {f"model.{name}": t for name, t in self.workers.model_tensors(self.model).items()}
+        slots = self.workers.optimizer_tensors(self.model, self.optimizer)
+        tensors |= {f"optimizer.{name}": tensor for name, tensor in slots.items()}
+        tensors |= {f"best.{name}": tensor for name, tensor in (run.best_weights or {}).items()}
+        tensors |= {
+            f"average.{name}": tensor for name, tensor in (self.average.tensors if self.average else {}).items()
+        }
+        if not self.workers.is_first:
+            return
+        state = {
+            "run": run.state(),
+            "schedule": self.schedule.state(),
+            "batch": self.batch.state(),
+            "scaler": self.scaler.state_dict(),
+            "noise": None if self.noise is None else self.noise.state(),
+            "guard": self.guard.state(),
+            "log": plan.log.position(),
+        }
+        score = self._score()
+        plan.store.save(Checkpoint(step=run.step, tensors=tensors, state=state), kind=kind, score=score, wait=wait)
+        self.saved_at = time.monotonic()
+
+    def _score(self) -> float | None:
+        """Held-out loss of the weights as they are, if they were just measured."""
+        history = self.run.history
+        if not history or history[-1]["step"] != self.run.step:
+            return None
+        return next(
+            (value for name, value in history[-1].items() if name.startswith("validation") and "loss" in name), None
+        )
+
+    def _checkpoint_if_due(self, *, accepted: bool) -> None:
+        when, step = self.plan.checkpoints, self.run.step
+        if when is None or step >= self.plan.total_steps:
+            return
+        if accepted and when.milestone_steps and step % when.milestone_steps == 0:
+            self._save("milestone", wait=False)
+        elif accepted and step % when.every_steps == 0:
+            self._save("step", wait=False)
+        elif self.workers.agree(time.monotonic() - self.saved_at > when.every_s):
+            self._save("time", wait=False)
+
+    def _stop(self) -> NoReturn:
+        """Write a checkpoint and end the run as the signal asked.
+
+        Raises:
+            Stopped: always.
+
+        """
+        self._save("final", wait=True)
+        self.plan.log.write("stop", step=self.run.step, reason=self.interruption.requested)
+        raise self.interruption.stopped(self.plan.what, step=self.run.step, saved=self.plan.store is not None)
+
+    def _roll_back(self, verdict: str) -> None:
+        """Restore weights that are known to be good and go on with later data at a lower rate.
+
+        Raises:
+            InputError: there is nothing to go back to, or going back did not help before.
+
+        """
+        plan, run = self.plan, self.run
+        store = plan.store
+        if store is not None:
+            store.flush()
+        self.workers.barrier()
+        target = None if store is None or verdict == "stop" else store.rollback_target(before=self.guard.good_step)
+        if store is None or target is None:
+            plan.log.write("stop", step=run.step + 1, reason=self.guard.diagnosis())
+            raise InputError(f"{plan.what}: {self.guard.diagnosis()}", remedy=self.guard.remedy())
+        failed_at, position = run.step + 1, run.position
+        self._restore(target)
+        run.restore(target.step, target.state["run"])
+        run.position = position  # the data that led here is not read again
+        run.best_weights = _part(target.tensors, "best.") or None
+        self.guard.rolled_back(target.state["guard"])
+        if self.workers.is_first:
+            store.discard_after(target.step)
+        plan.log.write(
+            "rollback",
+            step=failed_at,
+            to_step=run.step,
+            rate_scale=self.guard.rate_scale,
+            reason=self.guard.last_reason(),
+        )
+        note(
+            f"{plan.what}: rolled back from step {failed_at} to step {run.step}, learning rate now "
+            f"{self.guard.rate_scale:g} of its schedule: {self.guard.last_reason()}"
+        )
 
 
-def _evaluate(plan: Plan[B], model: nn.Module, run: Run, *, gradient_norm: float) -> Row:
-    model.eval()
-    weights = nullcontext() if run.average is None else run.average.applied(model)
-    with weights:
-        with torch.no_grad(), arithmetic(model, plan.precision):
-            row = plan.evaluate(model)
-        _keep_best(plan, model, run, row)
-    rate = plan.learning_rate(run.step - 1)
-    run.history.append(
-        {"step": run.step, **row, "learning_rate": rate, "gradient_norm": gradient_norm, "tokens": run.tokens}
-    )
-    return {name: value for name, value in row.items() if name.startswith("validation")}
+def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
-def _keep_best(plan: Plan[B], model: nn.Module, run: Run, row: Row) -> None:
-    if plan.best is None:
-        # The last weights are kept; if they are averaged, the average is what was measured.
-        better = run.average is not None and run.step == plan.total_steps
-    else:
-        better = row[plan.best] < run.best_score
-        run.best_score = min(run.best_score, row[plan.best])
-    if better:
-        run.best_step = run.step
-        run.best_weights = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
-
-
-def _stop_if_diverged(plan: Plan[B], run: Run, bad_in_a_row: int) -> None:
-    if bad_in_a_row < 20:
-        return
-    raise InputError(
-        f"{plan.what}: the gradient was not finite for {bad_in_a_row} steps, up to step {run.step + 1}",
-        remedy="lower optimizer.learning_rate, lengthen the warmup, or set precision to float32",
-    )
-
-
-def _save(plan: Plan[B], model: nn.Module, optimizer: torch.optim.Optimizer, run: Run) -> None:
-    assert plan.checkpoint_folder is not None
-    tensors = checkpoints.pack(model, optimizer, run.best_weights)
-    tensors |= {f"average.{name}": tensor for name, tensor in (run.average.tensors if run.average else {}).items()}
-    checkpoints.save(plan.checkpoint_folder, checkpoints.Checkpoint(step=run.step, tensors=tensors, state=run.state()))
-
-
-def _resume(plan: Plan[B], model: nn.Module, optimizer: torch.optim.Optimizer) -> Run:
-    found = checkpoints.newest(plan.checkpoint_folder) if plan.checkpoint_folder else None
-    average = WeightAverage(model, decay=plan.average_decay) if plan.average_decay else None
-    if found is None:
-        return Run(average=average)
-    best = checkpoints.unpack(found.tensors, model, optimizer)
-    if average is not None:
-        average.tensors = {name: found.tensors[f"average.{name}"] for name in average.tensors}
-    note(f"{plan.what}: resuming at step {found.step} of {plan.total_steps}")
-    score = found.state.pop("best_score")
-    return Run(
-        step=found.step,
-        best_score=math.inf if score is None else score,
-        best_weights=best,
-        average=average,
-        **found.state,
-    )
+def _counts(units: list[U]) -> dict[str, float]:
+    counts: dict[str, float] = {"tokens": 0}
+    for unit in units:
+        counts["tokens"] += unit.tokens
+        for name, count in unit.counts.items():
+            counts[name] = counts.get(name, 0) + count
+    return counts

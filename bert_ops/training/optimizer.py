@@ -1,48 +1,26 @@
-"""AdamW with decay groups, and the learning rate as a function of the step."""
+"""The optimiser, with decay for matrices and embeddings and none for biases and LayerNorm (as BERT's own code)."""
 
 from __future__ import annotations
-
-import math
 
 import torch
 from torch import nn
 
-from bert_ops.errors import InputError
-from bert_ops.training.params import AdamWParams, OptimizerParams, ScheduleKind
+from bert_ops.training.params import AdamWParams, OptimizerParams
 
 
-def adamw(model: nn.Module, params: OptimizerParams) -> torch.optim.AdamW:
-    """Build AdamW; matrices and embeddings decay, biases and LayerNorm do not (as BERT's own code does)."""
-    assert isinstance(params, AdamWParams)
-    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    decayed = [p for _, p in named if p.ndim > 1]
-    plain = [p for _, p in named if p.ndim <= 1]
-    return torch.optim.AdamW(
-        [{"params": decayed, "weight_decay": params.weight_decay}, {"params": plain, "weight_decay": 0.0}],
-        lr=params.learning_rate,
-        betas=(params.beta1, params.beta2),
-        eps=params.epsilon,
-        fused=True,
-    )
+def build_optimizer(model: nn.Module, params: OptimizerParams) -> torch.optim.Optimizer:
+    """Build AdamW (with bias correction, decoupled decay) or SGD over the parameters that are trained.
 
-
-def learning_rate_share(step: int, *, total: int, warmup: int, kind: ScheduleKind, final: float) -> float:
-    """Share of the peak rate at a step (from 0): linear warmup, then constant, linear or cosine decay to ``final``.
-
-    Raises:
-        InputError: warmup leaves no step for the decay.
-
+    The fused kernels are used: one pass over parameter, gradient and moments instead of a dozen.
     """
-    if warmup >= total:
-        raise InputError(
-            f"warmup takes {warmup} steps and training ends after {total}",
-            allowed="warmup shorter than training",
-            remedy="lower the warmup or raise the number of steps",
-        )
-    if step < warmup:
-        return (step + 1) / warmup
-    done = (step - warmup) / max(total - warmup, 1)
-    if kind == "constant":
-        return 1.0
-    shape = 1.0 - done if kind == "linear" else 0.5 * (1.0 + math.cos(math.pi * done))
-    return final + (1.0 - final) * shape
+    trained = [p for p in model.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in trained if p.ndim > 1], "weight_decay": params.weight_decay},
+        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    if isinstance(params, AdamWParams):
+        betas = (params.beta1, params.beta2)
+        return torch.optim.AdamW(groups, lr=params.learning_rate, betas=betas, eps=params.epsilon, fused=True)
+    return torch.optim.SGD(
+        groups, lr=params.learning_rate, momentum=params.momentum, nesterov=params.nesterov, fused=True
+    )

@@ -1,4 +1,4 @@
-"""The encoder's options, and that packing, recomputation and half precision change what they should and nothing else."""
+"""The encoder's options; packing, recomputation and half precision change what they should and nothing else."""
 
 from __future__ import annotations
 

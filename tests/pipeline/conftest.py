@@ -57,9 +57,7 @@ def shrink(params: dict) -> dict:
         "evaluate_every_steps": 10,
         "evaluation_sequences": 30,
     }
-    params["pretrain"] |= {
-        name: value for name, value in {"batch_sequences": 8, "batch_tokens": 512}.items() if name in params["pretrain"]
-    }
+    params["pretrain"]["batch"] |= {"tokens": 512, "micro_tokens": 512}
     params["pretrain"]["model"] |= {
         "hidden_size": 32,
         "layers": 1,

@@ -105,7 +105,7 @@ def test_unigram_is_the_entropy_of_the_frequencies(tokens_folder: Path, params: 
     from bert_ops.pretrain.params import PretrainParams
 
     store = TokenStore.open(tokens_folder)
-    batches = stage.fixed_batches(store["validation"], PretrainParams(**params["pretrain"]), store.vocab_size)
+    batches = stage.held_out_units(store["validation"], PretrainParams(**params["pretrain"]), store.vocab_size)
     loss, accuracy = unigram(store["train"], batches, vocab_size=store.vocab_size)
     assert 0 < loss < torch.log(torch.tensor(float(store.vocab_size)))
     assert 0 < accuracy < 0.5
@@ -115,7 +115,7 @@ def test_unigram_is_the_entropy_of_the_frequencies(tokens_folder: Path, params: 
     ("change", "message"),
     [
         ({"sequence_tokens": 64}, "sequence_tokens 64 exceeds model.max_positions 48"),
-        ({"batch_tokens": 40}, "batch_tokens 40 is less than sequence_tokens 48"),
+        ({"batch": {"tokens": 40, "micro_tokens": 40}}, "batch.tokens 40 is no multiple of sequence_tokens 48"),
         ({"steps": 5}, "warmup_steps 5 is not less than steps 5"),
         ({"model": {"heads": 5}}, "hidden_size 32 is not divisible by heads 5; allowed heads: 1, 2, 4, 8, 16, 32"),
         ({"masking": {"mask": 0.95}}, "at most 1"),
