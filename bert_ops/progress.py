@@ -10,7 +10,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TextIO
 
@@ -40,14 +40,21 @@ class Progress:
         self.first_done: int | None = None
         self.last_line = -1e9
 
-    def update(self, done: int, **figures: float | str) -> None:
-        """Report ``done`` units; ``figures`` are shown beside (loss, tokens/s). Cheap: most calls print nothing."""
+    def update(self, done: int, *, also: Mapping[str, Any] | None = None, **figures: float | str) -> None:
+        """Report ``done`` units. Cheap: most calls print nothing.
+
+        Args:
+            done: units so far.
+            also: further figures for Dagster, for which a line has no room; what is no number or text is left out.
+            figures: what is shown beside (loss, tokens/s).
+
+        """
         now = time.monotonic()
         if self.first_done is None:
             # Work that was resumed did not happen in this process and must not flatter the estimate.
             self.first_done, self.start = done, now
         if self.total is None:
-            self._update_open(done, now, figures)
+            self._update_open(done, now, figures, also or {})
             return
         if done < self.total and now - self.last_line < self.every_s:
             return
@@ -59,9 +66,10 @@ class Progress:
         if made and done < self.total:
             parts.append(f"{duration(remaining)} left")
         self._write(" · ".join(parts), final=done >= self.total)
-        report_to_dagster({"done": done, "total": self.total, "unit": self.unit, "what": self.what, **figures})
+        counts = {"done": done, "total": self.total, "unit": self.unit, "what": self.what}
+        report_to_dagster({**_plain(also or {}), **counts, **figures})
 
-    def _update_open(self, done: int, now: float, figures: dict[str, float | str]) -> None:
+    def _update_open(self, done: int, now: float, figures: dict[str, float | str], also: Mapping[str, Any]) -> None:
         """Report work of unknown size: what is done, and how fast."""
         if now - max(self.last_line, self.start) < self.every_s:
             return
@@ -69,7 +77,7 @@ class Progress:
         made, seconds = done - (self.first_done or 0), now - self.start
         parts = [f"{self.what}: {done:,} {self.unit}", f"{made / seconds:,.4g} {self.unit}/s", *_named(figures)]
         self._write(" · ".join(parts), final=False)
-        report_to_dagster({"done": done, "unit": self.unit, "what": self.what, **figures})
+        report_to_dagster({**_plain(also), "done": done, "unit": self.unit, "what": self.what, **figures})
 
     def close(self) -> None:
         """End the line of a terminal, where the total was not known."""
@@ -86,9 +94,16 @@ class Progress:
 
 
 def _named(figures: dict[str, float | str]) -> list[str]:
-    return [
-        f"{name} {value:,.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in figures.items()
-    ]
+    return [f"{name} {_short(value) if isinstance(value, float) else value}" for name, value in figures.items()]
+
+
+def _short(value: float) -> str:
+    """Four digits; from a thousand on, whole numbers without an exponent."""
+    return f"{value:,.0f}" if 1000 <= abs(value) < 1e15 else f"{value:,.4g}"
+
+
+def _plain(figures: Mapping[str, Any]) -> dict[str, float | str]:
+    return {name: value for name, value in figures.items() if isinstance(value, int | float | str)}
 
 
 def note(text: str) -> None:

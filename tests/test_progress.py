@@ -61,7 +61,7 @@ def test_figures_are_shown_short_and_large_counts_readable(clock):
     Progress("reading", total=2_000_000, unit="texts", stream=stream).update(
         1_000_000, rate=12345.678, loss=float("nan"), note="warm"
     )
-    assert stream.getvalue() == "reading: 1,000,000/2,000,000 texts (50%) · rate 1.235e+04 · loss nan · note warm\n"
+    assert stream.getvalue() == "reading: 1,000,000/2,000,000 texts (50%) · rate 12,346 · loss nan · note warm\n"
 
 
 def test_nothing_to_do_is_no_error(clock):
@@ -96,3 +96,17 @@ def test_dagster_is_not_imported_unless_it_launched_the_process():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stderr == "x: 1/1 y (100%)\n"
+
+
+@pytest.mark.parametrize("total", [10, None])
+def test_further_figures_go_to_dagster_and_not_to_the_line(clock, monkeypatch, total):
+    sent = []
+    monkeypatch.setattr(progress, "report_to_dagster", sent.append)
+    stream = io.StringIO()
+    bar = Progress("training", total=total, unit="steps", stream=stream, every_s=1.0)
+    bar.update(1, also={}, loss=2.0)
+    clock[0] += 2.0
+    bar.update(2, also={"done": 9, "mlm_loss": 1.5, "noise_scale": None, "row": {"a": 1}}, loss=2.0)
+    assert "mlm_loss" not in stream.getvalue()
+    assert sent[-1]["mlm_loss"] == 1.5 and sent[-1]["done"] == 2 and sent[-1]["loss"] == 2.0
+    assert "noise_scale" not in sent[-1] and "row" not in sent[-1]

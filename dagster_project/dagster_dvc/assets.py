@@ -161,8 +161,13 @@ def _result(stage: Stage, dvc: DvcProject, outcome: Outcome, state: StageState) 
 
 def _show_progress(context: dg.AssetExecutionContext, message: Mapping[str, Any]) -> None:
     """Show a progress message in the run while the stage runs, with its figures as metadata."""
-    figures = {str(name): value for name, value in message.items() if isinstance(value, int | float | str)}
+    figures = {str(name): _shown(value) for name, value in message.items() if isinstance(value, int | float | str)}
     context.log_event(dg.AssetObservation(asset_key=context.asset_key, metadata=figures))
+
+
+def _shown(value: float | str) -> float | str:
+    """A whole number that GraphQL's 32 bits cannot hold becomes a float: the UI would leave it out of its plots."""
+    return float(value) if isinstance(value, int) and abs(value) >= 2**31 else value
 
 
 def _modified(root: Path, stage: Stage) -> dict[str, int]:
