@@ -53,6 +53,13 @@ COMMANDS = {
     "compare_tokenizers": Command(
         "bert_ops.tokenizer.compare", "compare sizes of the vocabulary on held-out text", is_stage=False
     ),
+    "sizes": Command(
+        "bert_ops.pretrain.show_sizes", "compare model sizes: parameters, FLOPs, memory, time of a run", is_stage=False
+    ),
+    "schedule": Command(
+        "bert_ops.pretrain.show_schedule", "show learning rate and batch size before a run", is_stage=False
+    ),
+    "log": Command("bert_ops.training.log_summary", "summarise the log of a training run", is_stage=False),
     "doctor": Command(
         "bert_ops.doctor", "show versions, hardware and settings, and what is wrong with them", is_stage=False
     ),
