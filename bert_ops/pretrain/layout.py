@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bert_ops.pretrain.batch import PackedBatch
+from bert_ops.pretrain.examples import A_LENGTH, A_START, B_LENGTH, B_START, PAIR, Plan, lengths, ranges
 from bert_ops.pretrain.order import Numbers
-from bert_ops.pretrain.spans import A_LENGTH, A_START, B_LENGTH, B_START, PAIR, Plan, lengths, ranges
 from bert_ops.tokenizer.store import SplitView
 
 

@@ -17,13 +17,12 @@ from itertools import islice
 import numpy as np
 
 from bert_ops.errors import ArtifactError, InputError
-from bert_ops.pretrain import spans
 from bert_ops.pretrain.batch import PackedBatch
+from bert_ops.pretrain.examples import Plan, SentenceObjective, lengths, plan_examples
 from bert_ops.pretrain.layout import lay_out
 from bert_ops.pretrain.masking import BERT_RATE, BERT_RATES, MaskingRates, corrupt
 from bert_ops.pretrain.order import Numbers, Visits, shuffled
 from bert_ops.pretrain.packing import pack
-from bert_ops.pretrain.spans import Plan, SentenceObjective
 from bert_ops.seeding import derive, generator
 from bert_ops.tokenizer.store import SplitView
 
@@ -40,7 +39,7 @@ class Window:
     """Plan of a window.
 
     Args:
-        examples: (N, 5), see :mod:`bert_ops.pretrain.spans`; by row, then by column.
+        examples: (N, 5), see :mod:`bert_ops.pretrain.examples`; by row, then by column.
         column: (N,), first column of each.
         row_ends: (rows + 1,), first example of each row, and N.
         stop: first visit of the next window.
@@ -147,7 +146,7 @@ class UnitStream:
         """Plan the window that begins at the visit ``first`` of an epoch."""
         documents = self._documents(epoch, first)
         rng = generator(self.seed, "window", self.view.name, epoch, first)
-        table = spans.plan(
+        table = plan_examples(
             self.view,
             documents,
             visits=self.visits,
@@ -155,7 +154,7 @@ class UnitStream:
             sentence_objective=self.sentence_objective,
             rng=rng,
         )
-        packing = pack(spans.lengths(table), self.sequence_tokens)
+        packing = pack(lengths(table), self.sequence_tokens)
         row = rng.permutation(packing.rows)[packing.row]
         order = np.lexsort((packing.column, row))
         row_ends = np.searchsorted(row[order], np.arange(packing.rows + 1))

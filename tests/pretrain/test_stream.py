@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from made_stores import FIRST, clean, document_of, made_documents, made_store, made_stream, same
 
 from bert_ops.errors import ArtifactError, InputError
-from bert_ops.pretrain import spans, stream
+from bert_ops.pretrain import examples, stream
 from bert_ops.pretrain.batch import IS_RANDOM, NO_PAIR, PackedBatch
 from bert_ops.pretrain.order import Visits, shuffled
 from bert_ops.pretrain.stream import UnitStream, fixed_units
@@ -183,13 +183,13 @@ def test_resuming_plans_one_window_wherever_it_is(
 ) -> None:
     one = made_stream(view)
     looked_up: list[int] = []
-    plan = spans.plan
+    plan = examples.plan_examples
 
     def counted(view: SplitView, documents: np.ndarray, **rest: Any) -> np.ndarray:
         looked_up.append(len(documents))
         return plan(view, documents, **rest)
 
-    monkeypatch.setattr(spans, "plan", counted)
+    monkeypatch.setattr(stream, "plan_examples", counted)
     batch, after = next(one.units({"epoch": unit // 500, "window": 0, "row": 4, "unit": unit}))
     assert batch.unit == unit and after["unit"] == unit + 1
     assert len(looked_up) == 1 and looked_up[0] < view.documents / 3
@@ -200,7 +200,7 @@ def test_windows_are_as_large_as_said_and_leave_no_crumbs(view: SplitView, small
     first, tokens = 0, []
     while first < one.visits.count:
         window = one.window(0, first)
-        tokens.append(int((window.examples[:, spans.A_LENGTH] + window.examples[:, spans.B_LENGTH]).sum()))
+        tokens.append(int((window.examples[:, examples.A_LENGTH] + window.examples[:, examples.B_LENGTH]).sum()))
         first = window.stop
     longest = 40 * 7
     assert len(tokens) > 5 and min(tokens) >= 1000 and max(tokens) < 3000
