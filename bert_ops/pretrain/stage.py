@@ -17,7 +17,7 @@ from bert_ops.errors import ArtifactError
 from bert_ops.io import atomic_folder, file_sha256, rerun, write_json, write_text, write_tsv
 from bert_ops.model import embedding_init, huggingface
 from bert_ops.model.encoder import PretrainingModel
-from bert_ops.model.sizes import count_parameters, flops_per_token
+from bert_ops.model.sizes import count_parameters, flops_per_token, name_of
 from bert_ops.page import page, table
 from bert_ops.pretrain import objective
 from bert_ops.pretrain.batch import PackedBatch, split_rows
@@ -259,6 +259,7 @@ def fit(
         facts={
             "params": params.model_dump(mode="json"),
             "model": {
+                "preset": name_of(params.model),
                 "parameters": count_parameters(model.config).total,
                 "flops_per_token": training_flops(params, vocab_size=store.vocab_size),
             },

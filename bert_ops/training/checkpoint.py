@@ -121,7 +121,7 @@ class CheckpointStore:
         self._writer: threading.Thread | None = None
         self._host: dict[str, Tensor] = {}
 
-    def save(self, checkpoint: Checkpoint, *, kind: Kind, score: float | None = None, wait: bool = False) -> None:
+    def save(self, checkpoint: Checkpoint, *, kind: Kind, score: float | None = None, wait: bool = False) -> bool:
         """Copy a checkpoint's tensors and write them beside training.
 
         While the one before is still being written, a checkpoint of kind "time" is left out and any other waits. A
@@ -133,10 +133,13 @@ class CheckpointStore:
             score: held-out loss of these weights, lower is better; None if they were not measured.
             wait: return only when it is written.
 
+        Returns:
+            Whether it is being written; False if it was left out.
+
         """
         started = time.monotonic()
         if self._writer is not None and self._writer.is_alive() and kind == "time":
-            return
+            return False
         self.flush()
         content = Checkpoint(checkpoint.step, self._copied(checkpoint.tensors), checkpoint.state)
         self._writer = threading.Thread(target=self._write, args=(content, kind, score), name="checkpoint-writer")
@@ -144,6 +147,7 @@ class CheckpointStore:
         if wait:
             self.flush()
         self.stall_seconds += time.monotonic() - started
+        return True
 
     def flush(self) -> None:
         """Wait until what was saved is written."""

@@ -91,7 +91,8 @@ def _state(records: Sequence[Record], *, now: float) -> dict[str, Any]:
 def _progress(records: Sequence[Record], steps: Sequence[Record]) -> dict[str, Any]:
     start = _first(records, "start")
     total = start.get("steps") or (start.get("params") or {}).get("steps")
-    done = max((int(value) for value in numbers(records, "step")), default=0)
+    # The last, not the largest: a rollback takes both counts back.
+    done = next((int(value) for value in reversed(numbers(records, "step"))), 0)
     seconds = 0.0
     for before, after in pairwise(records):
         # Between the last sign of a killed process and the first of the next one nothing ran.
@@ -106,7 +107,7 @@ def _progress(records: Sequence[Record], steps: Sequence[Record]) -> dict[str, A
     return {
         "step": done,
         "total_steps": total,
-        "tokens": max((int(value) for value in numbers(records, "tokens")), default=0),
+        "tokens": next((int(value) for value in reversed(numbers(records, "tokens"))), 0),
         "lines": len(steps),
         "seconds": round(seconds, 1),
         "seconds_left": None if left is None else round(left, 1),
@@ -271,7 +272,6 @@ def _checkpoints(records: Sequence[Record]) -> dict[str, Any] | None:
     return {
         "count": len(made),
         "last_step": made[-1].get("step"),
-        "median_seconds": _median(numbers(made, "seconds")),
         "bytes": made[-1].get("bytes"),
         "stall_seconds": round(stalls, 3),
         "stall_share": stalls / spent if spent > 0 else None,

@@ -84,12 +84,13 @@ def _state(figures: dict[str, Any]) -> str:
     if state["kind"] == "finished":
         return f"finished {ago} ago"
     if state["kind"] == "stopped":
-        return f"stopped {ago} ago: {state['reason']}; `dvc repro` goes on with it"
+        reason = str(state["reason"]).splitlines()[0]  # a diagnosis has more, which `--json` gives whole
+        return f"stopped {ago} ago: {reason}; `dvc repro` goes on from the last checkpoint"
     # A line takes as long as its steps: a slow run is silent for longer without being dead.
     patience = max(_SILENCE_S, 10 * pace["seconds"] / max(pace["lines"], 1))
     if state["age_seconds"] <= patience:
         return f"running, last sign of life {ago} ago"
-    return f"no sign of life for {ago}: killed? `dvc repro` goes on with it"
+    return f"no sign of life for {ago}: killed? `dvc repro` goes on from the last checkpoint"
 
 
 def _progress(figures: dict[str, Any]) -> str:

@@ -242,7 +242,7 @@ class Trainer(Generic[U]):
                 self.meter.write(run, skipped=self.guard.skipped)
             self._evaluate_if_due()
             if self.workers.is_first:
-                progress.update(run.step, **self.meter.shown(run))
+                progress.update(run.step, also=self.meter.line, **self.meter.shown(run))
             self._checkpoint_if_due(accepted=figures.verdict == "ok")
         if run.best_weights is not None:
             self.workers.load_model(self.model, run.best_weights)
@@ -431,10 +431,13 @@ class Trainer(Generic[U]):
         self._restore(found)
         run.restore(found.step, found.state["run"])
         self.guard.restore(found.state["guard"])
+        self.meter.restore(found.state["meter"])
         run.best_weights = _part(found.tensors, "best.") or None
         cut = plan.log.truncate(found.state["log"])
         self.meter.resumed(run, cut)
         note(f"{plan.what}: resuming at step {run.step} of {plan.total_steps}")
+        if run.history and plan.on_evaluation is not None and self.workers.is_first:
+            plan.on_evaluation(run.history)  # DVC removes a stage's plots before it runs
 
     def _restore(self, found: Checkpoint) -> None:
         """Restore what a rollback restores too: weights, optimiser, and what follows the step."""
@@ -468,10 +471,14 @@ class Trainer(Generic[U]):
             "scaler": self.scaler.state_dict(),
             "noise": None if self.noise is None else self.noise.state(),
             "guard": self.guard.state(),
+            "meter": self.meter.state(),
             "log": plan.log.position(),
         }
-        score = self._score()
-        plan.store.save(Checkpoint(step=run.step, tensors=tensors, state=state), kind=kind, score=score, wait=wait)
+        score, stalled = self._score(), plan.store.stall_seconds
+        content = Checkpoint(step=run.step, tensors=tensors, state=state)
+        if plan.store.save(content, kind=kind, score=score, wait=wait):
+            size, waited = sum(t.nbytes for t in tensors.values()), plan.store.stall_seconds - stalled
+            plan.log.write("checkpoint", step=run.step, kind=kind, bytes=size, stall_seconds=round(waited, 4))
         self.saved_at = time.monotonic()
 
     def _score(self) -> float | None:

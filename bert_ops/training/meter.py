@@ -50,6 +50,8 @@ class Meter:
             self.peak = gemm_peak(workers.device, precision) * workers.world
         self.last: StepFigures | None = None
         self.measured: dict[str, float] = {}
+        #: Figures of the last line.
+        self.line: dict[str, Any] = {}
         self._reset()
 
     def start(self, run_facts: dict[str, Any]) -> None:
@@ -79,23 +81,32 @@ class Meter:
         """Write a line of the log and begin anew."""
         last = self.last
         assert last is not None
-        self.log.write(
-            "step",
-            step=run.step,
-            tokens=run.tokens,
-            loss=sum(last.losses.values()),
+        self.line = {
+            "step": run.step,
+            "tokens": run.tokens,
+            "loss": sum(last.losses.values()),
             **{f"{name}_loss": value for name, value in last.losses.items()},
-            learning_rate=last.rate,
-            gradient_norm=last.norm,
-            clip_share=self.clipped / self.steps,
-            batch_tokens=last.batch_tokens,
-            noise_scale=last.noise,
-            skipped=skipped,
-            tokens_per_second=round(self.tokens / self.seconds, 1),
-            utilisation=self._utilisation(),
-            memory_mib=round(memory_mib(self.workers.device), 1),
-        )
+            "learning_rate": last.rate,
+            "gradient_norm": last.norm,
+            "clip_share": self.clipped / self.steps,
+            "batch_tokens": last.batch_tokens,
+            "noise_scale": last.noise,
+            "skipped": skipped,
+            "tokens_per_second": round(self.tokens / self.seconds, 1) if self.seconds else None,
+            "utilisation": self._utilisation(),
+            "memory_mib": round(memory_mib(self.workers.device), 1),
+        }
+        self.log.write("step", **self.line)
         self._reset()
+
+    def state(self) -> dict[str, int]:
+        """What a checkpoint between two lines holds, so that the next line says the same after a resume."""
+        return {"steps": self.steps, "clipped": self.clipped}
+
+    def restore(self, state: dict[str, int]) -> None:
+        """Undo :meth:`state`; throughput is that of this process alone."""
+        self._reset()
+        self.steps, self.clipped = state["steps"], state["clipped"]
 
     def batch_changed(self, run: Run, figures: StepFigures, before: int, after: int) -> None:
         """Log that the batch grew or shrank."""

@@ -18,7 +18,7 @@ skip           step, loss, gradient_norm, reason: the step was left out
 rollback       step, to_step, rate_scale, reason: weights of an earlier checkpoint, at a lower rate
 batch_size     step, batch_tokens, from_tokens, reason: the batch grew or shrank
 micro_batch    step, passes, reason: a unit is read in so many passes from here on, because a whole one does not fit
-checkpoint     step, bytes, seconds (to store), stall_seconds (that training waited)
+checkpoint     step, kind (step, time, milestone, final), bytes, stall_seconds (that training waited)
 resume         step, lost_steps, lost_seconds (work of the killed process that is done again), machine
 stop           step, reason: a signal, or a diagnosis
 finish         step, tokens, seconds
@@ -63,7 +63,7 @@ CLOCK_KEYS = frozenset(
 CLOCK_EVENTS = frozenset({"checkpoint", "resume", "stop", "micro_batch"})
 
 #: Events that outlive a cut: they tell of processes, not of the training.
-_KEPT_EVENTS = frozenset({"resume", "stop"})
+_KEPT_EVENTS = frozenset({"checkpoint", "resume", "stop"})
 
 
 @dataclass(frozen=True)
@@ -130,16 +130,18 @@ class RunLog:
     def truncate(self, position: int) -> Cut:
         """Cut the file at a position that a checkpoint stored; 0 empties it for a run that begins anew.
 
-        Events about processes (``resume``, ``stop``) in the part that is cut are appended again, so that the log keeps
-        the whole story of its interruptions. A position beyond the end, or one that is not the end of a line, belongs
-        to another file or to one that a crash of the machine shortened: what is whole up to there stays.
+        Events about processes (``checkpoint``, ``resume``, ``stop``) in the part that is cut are appended again, so
+        that the log keeps the whole story of its interruptions. A position beyond the end, or one that is not the end
+        of a line, belongs to another file or to one that a crash of the machine shortened: what is whole up to there
+        stays.
         """
         if self._file is None:
             return Cut(steps=0, seconds=0.0)
         end = _end_of_last_line(self._file, min(position, self._end))
         if end != position:
             note(f"{self.path} does not reach to where the checkpoint was taken: lines of some steps are missing")
-        stays = list(_parse_lines(os.pread(self._file, end, 0)))[-1:] if end else []
+        before = max(0, end - 65536)
+        stays = list(_parse_lines(os.pread(self._file, end - before, before)))
         cut = list(_parse_lines(os.pread(self._file, self._end - end, end)))
         try:
             os.ftruncate(self._file, end)
@@ -233,7 +235,8 @@ def _parse_lines(content: bytes) -> Iterator[Record]:
 
 def _cut(stays: list[Record], cut: list[Record]) -> Cut:
     def last_step(records: list[Record]) -> int:
-        return max((int(record["step"]) for record in records if isinstance(record.get("step"), int)), default=0)
+        # Not the largest: a rollback takes the count back.
+        return next((int(r["step"]) for r in reversed(records) if isinstance(r.get("step"), int)), 0)
 
     if not cut:
         return Cut(steps=0, seconds=0.0)

@@ -189,9 +189,7 @@ def test_evaluations_checkpoints_and_batch() -> None:
     for n, (train, validation) in enumerate(losses):
         row = {"event": "evaluation", "time": 200.0 + n, "step": 100 * (n + 1), "tokens": 1}
         records.append({**row, "train_mlm_loss": train, "validation_mlm_loss": validation})
-    records.append(
-        {"event": "checkpoint", "time": 210.0, "step": 500, "seconds": 0.4, "stall_seconds": 1.1, "bytes": 2**21}
-    )
+    records.append({"event": "checkpoint", "time": 210.0, "step": 500, "stall_seconds": 1.1, "bytes": 2**21})
     records.append({"event": "micro_batch", "time": 210.0, "step": 500, "passes": 2, "reason": "memory"})
     records += [step(510, time=212.0, batch_tokens=4000, noise_scale=5500.0)]
     figures = summarise(records, now=0.0)
