@@ -125,7 +125,7 @@ def pretrain(store: TokenStore, params: PretrainParams, folder: Path, tokenizer:
     folder.mkdir(parents=True, exist_ok=True)
     huggingface.save_model(model, folder)
     shutil.copyfile(tokenizer / "tokenizer.json", folder / "tokenizer.json")
-    results = stage.summarise(outcome, model, store, held_out=held_out)
+    results = stage.summarise(outcome, model.config, store, held_out=held_out)
     (folder / "results.json").write_text(json.dumps(results | {"history": outcome.history}))
 
 

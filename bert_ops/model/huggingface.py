@@ -169,13 +169,17 @@ def save_model(
 ) -> None:
     """Write ``config.json`` and ``model.safetensors``; ``config`` overrides what is written (dropout, say)."""
     architecture = model.kind if isinstance(model, TaskModel) else "pretraining"
-    write_json(
-        folder / "config.json",
-        config_to_huggingface(config or model.config, architecture=architecture, **extra),
-    )
+    save_weights(model.state_dict(), folder, config=config or model.config, architecture=architecture, **extra)
+
+
+def save_weights(
+    weights: dict[str, Tensor], folder: Path, *, config: EncoderConfig, architecture: str, **extra: Any
+) -> None:
+    """Write ``config.json`` and ``model.safetensors`` of weights under our names."""
+    write_json(folder / "config.json", config_to_huggingface(config, architecture=architecture, **extra))
     with atomic_file(folder / "model.safetensors") as temporary:
         # transformers asks for the format note
-        save_file(export_weights(model.state_dict()), temporary, metadata={"format": "pt"})
+        save_file(export_weights(weights), temporary, metadata={"format": "pt"})
 
 
 def load_pretraining_model(folder: Path) -> PretrainingModel:

@@ -5,18 +5,21 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext, redirect_stderr
 from html import escape
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from bert_ops.errors import ArtifactError
+from bert_ops.errors import ArtifactError, InputError
 from bert_ops.io import atomic_folder, file_sha256, rerun, write_json, write_text, write_tsv
 from bert_ops.model import embedding_init, huggingface
-from bert_ops.model.encoder import PretrainingModel
+from bert_ops.model.encoder import EncoderConfig, PretrainingModel
 from bert_ops.model.sizes import count_parameters, flops_per_token, name_of
 from bert_ops.page import page, table
 from bert_ops.pretrain import objective
@@ -33,7 +36,8 @@ from bert_ops.tokenizer.store import SplitView, TokenStore
 from bert_ops.training import checkpoint
 from bert_ops.training.batch_size import BatchSize
 from bert_ops.training.checkpoint import CheckpointStore, Retention
-from bert_ops.training.device import pick_device, prepare
+from bert_ops.training.device import prepare, resolve
+from bert_ops.training.distributed import from_environment
 from bert_ops.training.loop import Plan, Row, Run, train
 from bert_ops.training.optimizer import build_optimizer
 from bert_ops.training.run_log import LOG_NAME, RunLog
@@ -66,10 +70,16 @@ def run(arguments: argparse.Namespace) -> None:
     params = load_section(arguments.params, "pretrain", PretrainParams)
     store = TokenStore.open(arguments.tokens)
     _check_vocabulary(store, arguments.tokenizer)
+    with from_environment(sharded=params.sharded) as workers, _quiet_unless(workers.is_first):
+        pretrain(arguments, params, store, workers)
+
+
+def pretrain(arguments: argparse.Namespace, params: PretrainParams, store: TokenStore, workers: Workers) -> None:
+    """Train and save; every process runs this, and the first one writes."""
     identity = identify(params, store)
     folder = arguments.checkpoints / checkpoint.run_key(**identity)
-    with checkpoint.lock(folder):
-        workers = Workers(pick_device())
+    with checkpoint.lock(folder) if workers.is_first else nullcontext():
+        workers.barrier()
         prepare(threads=params.threads, seed=params.seed)
         model = build_model(store, params).to(workers.device)
         describe(model, store, params)
@@ -87,17 +97,31 @@ def run(arguments: argparse.Namespace) -> None:
             held_out=held_out,
             probe=held_out_units(store["train"], params, store.vocab_size),
             checkpoints=checkpoints,
-            log=RunLog(folder / LOG_NAME),
+            log=RunLog(folder / LOG_NAME if workers.is_first else None),
             on_evaluation=lambda history: write_tsv(arguments.history, history),
         )
-        results = summarise(outcome, model, store, held_out=held_out)
-        save(arguments, model, outcome, results)
+        weights = workers.model_tensors(model)
+        if not workers.is_first:
+            return
+        results = summarise(outcome, model.config, store, held_out=held_out)
+        save(arguments, model.config, weights, outcome, results)
+        arguments.log.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(folder / LOG_NAME, arguments.log)
     checkpoint.discard(folder)
     note(
         f"pretrain: held-out MLM loss {results['mlm_loss']:.3f} (unigram {results['unigram_loss']:.3f}), "
         f"accuracy {results['mlm_accuracy']:.1%} (unigram {results['unigram_accuracy']:.1%})"
     )
+
+
+@contextmanager
+def _quiet_unless(first: bool) -> Iterator[None]:
+    """Let one process of several speak; what ends another is reported where it ends."""
+    if first:
+        yield
+        return
+    with Path(os.devnull).open("w") as nowhere, redirect_stderr(nowhere):
+        yield
 
 
 def identify(params: PretrainParams, store: TokenStore) -> dict[str, str]:
@@ -221,6 +245,7 @@ def fit(
 
     """
     workers = workers or Workers(next(model.parameters()).device)
+    _check_sharding(params, workers)
     model.encoder.recompute_layers = params.recompute_layers
     rows = rows_of_a_unit(model, params, workers=workers, folder=checkpoints.folder if checkpoints else None)
     stream = make_stream(store["train"], params, vocab_size=store.vocab_size, rows=rows)
@@ -266,11 +291,35 @@ def fit(
             "data": {"tokens": store["train"].tokens},
         },
     )
+    workers.shard(model)
     return train(plan, model, build_optimizer(model, params.optimizer), workers=workers)
 
 
+def _check_sharding(params: PretrainParams, workers: Workers) -> None:
+    """Refuse what divided weights cannot do.
+
+    Raises:
+        InputError: a value of params.yaml does not go with them.
+
+    """
+    if not workers.divides:
+        return
+    refused = {
+        "batch.growth": (params.batch.growth.kind, "noise_scale", "constant or ramp"),
+        "batch.micro_tokens": (params.batch.micro_tokens, "auto", "a number"),
+        "precision": (resolve(params.precision, workers.device), "float16", "bfloat16 or float32"),
+    }
+    for key, (value, bad, allowed) in refused.items():
+        if value == bad:
+            raise InputError(
+                f"`pretrain.{key}` is {value} and pretrain.sharded is true, which do not go together",
+                allowed=f"{key}: {allowed}; or sharded: false",
+                remedy="correct one of them in params.yaml",
+            )
+
+
 def summarise(
-    outcome: Run, model: PretrainingModel, store: TokenStore, *, held_out: Sequence[PackedBatch]
+    outcome: Run, config: EncoderConfig, store: TokenStore, *, held_out: Sequence[PackedBatch]
 ) -> dict[str, Any]:
     """Figures that do not depend on the clock."""
     last = outcome.history[-1]
@@ -283,7 +332,7 @@ def summarise(
         "unigram_accuracy": accuracy,
         "nsp_accuracy": last.get("validation_nsp_accuracy"),
         "masked_tokens_measured": sum(len(batch.targets) for batch in held_out),
-        "parameters": count_parameters(model.config).total,
+        "parameters": count_parameters(config).total,
         "vocab_size": store.vocab_size,
         "steps": outcome.step,
         "tokens_seen": outcome.tokens,
@@ -292,10 +341,16 @@ def summarise(
     }
 
 
-def save(arguments: argparse.Namespace, model: PretrainingModel, outcome: Run, results: dict[str, Any]) -> None:
+def save(
+    arguments: argparse.Namespace,
+    config: EncoderConfig,
+    weights: dict[str, Tensor],
+    outcome: Run,
+    results: dict[str, Any],
+) -> None:
     """Write model folder, curves, results and figures of speed."""
     with atomic_folder(arguments.out) as folder:
-        huggingface.save_model(model, folder)
+        huggingface.save_weights(weights, folder, config=config, architecture="pretraining")
         wordpiece.copy(arguments.tokenizer, folder)
         write_text(folder / "README.md", model_card(results))
     write_tsv(arguments.history, outcome.history)

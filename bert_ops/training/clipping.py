@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from bert_ops.training.params import ClippingParams
 
@@ -43,15 +44,19 @@ def clip(
         return before, False
     clipped, size = False, before
     gradients = [p.grad for p in parameters if p.grad is not None]
-    if params.value is not None and gradients:
-        largest = torch.stack([g.abs().max() for g in gradients]).max()
-        if float(largest) > params.value:
-            nn.utils.clip_grad_value_(parameters, params.value)
-            clipped, size = True, float(norm(parameters))
+    if params.value is not None and gradients and max(_largest(gradient) for gradient in gradients) > params.value:
+        nn.utils.clip_grad_value_(parameters, params.value)
+        clipped, size = True, float(norm(parameters))
     if params.norm is not None and size > params.norm:
         nn.utils.clip_grads_with_norm_(parameters, params.norm, torch.tensor(size))
         clipped = True
     return before, clipped
+
+
+def _largest(gradient: Tensor) -> float:
+    """Largest absolute value; of the whole where the gradient is divided among processes."""
+    largest = gradient.abs().max()
+    return float(largest.full_tensor() if isinstance(largest, DTensor) else largest)
 
 
 def suggest_bound(norms: Sequence[float]) -> float | None:

@@ -444,7 +444,10 @@ class Trainer(Generic[U]):
         self.workers.load_model(self.model, _part(found.tensors, "model."))
         self.workers.load_optimizer(self.model, self.optimizer, _part(found.tensors, "optimizer."))
         if self.average is not None:
-            self.average.tensors = {name: found.tensors[f"average.{name}"] for name in self.average.tensors}
+            self.average.tensors = {
+                name: self.workers.like(found.tensors[f"average.{name}"], own)
+                for name, own in self.average.tensors.items()
+            }
         self.schedule.restore(found.state["schedule"])
         self.batch.restore(found.state["batch"])
         self.scaler.load_state_dict(found.state["scaler"])
@@ -459,9 +462,8 @@ class Trainer(Generic[U]):
         slots = self.workers.optimizer_tensors(self.model, self.optimizer)
         tensors |= {f"optimizer.{name}": tensor for name, tensor in slots.items()}
         tensors |= {f"best.{name}": tensor for name, tensor in (run.best_weights or {}).items()}
-        tensors |= {
-            f"average.{name}": tensor for name, tensor in (self.average.tensors if self.average else {}).items()
-        }
+        averages = self.workers.whole(self.average.tensors if self.average else {})
+        tensors |= {f"average.{name}": tensor for name, tensor in averages.items()}
         if not self.workers.is_first:
             return
         state = {
