@@ -189,7 +189,7 @@ def pretrain_arguments(folder: Path, *, params_file: Path, tokens: Path, tokeniz
         metrics=folder / "metrics.json",
         history=folder / "history.tsv",
         results=folder / "results.json",
-        log=folder / "log.jsonl",
+        run_log=folder / "log.jsonl",
         speed_page=folder / "speed.html",
         checkpoints=folder / "checkpoints",
     )

@@ -52,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--metrics", type=Path, required=True, help="JSON file for scores and throughput")
     parser.add_argument("--history", type=Path, required=True, help="TSV file for the curves")
     parser.add_argument("--results", type=Path, required=True, help="JSON file for what does not depend on the clock")
-    parser.add_argument("--log", type=Path, required=True, help="JSON Lines file for the run's log")
+    parser.add_argument("--run-log", type=Path, required=True, help="JSON Lines file for the run's log")
     parser.add_argument("--speed-page", type=Path, required=True, help="HTML page with the throughput")
     parser.add_argument(
         "--checkpoints", type=Path, required=True, help="folder for checkpoints; not an output of the stage"
@@ -105,8 +105,8 @@ def pretrain(arguments: argparse.Namespace, params: PretrainParams, store: Token
             return
         results = summarise(outcome, model.config, store, held_out=held_out)
         save(arguments, model.config, weights, outcome, results)
-        arguments.log.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(folder / LOG_NAME, arguments.log)
+        arguments.run_log.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(folder / LOG_NAME, arguments.run_log)
     checkpoint.discard(folder)
     note(
         f"pretrain: held-out MLM loss {results['mlm_loss']:.3f} (unigram {results['unigram_loss']:.3f}), "
