@@ -237,20 +237,25 @@ def _stability(records: Sequence[Record], steps: Sequence[Record]) -> dict[str, 
 
 
 def _spikes(steps: Sequence[Record]) -> list[dict[str, Any]]:
-    """Lines whose loss stands out above those around them: far from their median, measured in median deviations."""
+    """Lines whose loss stands out above those before it, and above those after it: a falling curve has none."""
     found = []
     losses = [float(record.get("loss") or math.nan) for record in steps]
     for place, record in enumerate(steps):
-        around = losses[max(0, place - _NEIGHBOURS) : place] + losses[place + 1 : place + 1 + _NEIGHBOURS]
-        around = [loss for loss in around if math.isfinite(loss)]
-        if len(around) < _NEIGHBOURS:
+        sides = (losses[max(0, place - _NEIGHBOURS) : place], losses[place + 1 : place + 1 + _NEIGHBOURS])
+        before, after = ([loss for loss in side if math.isfinite(loss)] for side in sides)
+        if len(before) < _NEIGHBOURS // 2 or not math.isfinite(losses[place]):
             continue
-        middle = statistics.median(around)
-        # 1.4826 medians of absolute deviations are a standard deviation, where values are normally distributed.
-        deviation = 1.4826 * statistics.median(abs(loss - middle) for loss in around)
-        if losses[place] > max(middle + _SPIKE_DEVIATIONS * deviation, _SPIKE_SHARE * middle):
-            found.append({"step": record["step"], "loss": losses[place], "around": middle})
+        if all(losses[place] > _bound(side) for side in (before, after) if len(side) >= _NEIGHBOURS // 2):
+            found.append({"step": record["step"], "loss": losses[place], "around": statistics.median(before + after)})
     return found
+
+
+def _bound(losses: Sequence[float]) -> float:
+    """Loss above which a line stands out of others."""
+    middle = statistics.median(losses)
+    # 1.4826 medians of absolute deviations are a standard deviation, where values are normally distributed.
+    deviation = 1.4826 * statistics.median(abs(loss - middle) for loss in losses)
+    return max(middle + _SPIKE_DEVIATIONS * deviation, _SPIKE_SHARE * middle)
 
 
 def _interruptions(records: Sequence[Record]) -> dict[str, Any]:

@@ -150,6 +150,13 @@ def test_spikes_stand_out_from_their_neighbours() -> None:
     assert "Spike         step 600: loss" in text_of(records)
 
 
+def test_a_steep_start_is_no_spike() -> None:
+    records = planted(300)
+    for number, record in enumerate(records[1:]):
+        record["loss"] = 2.0 + 8.0 * math.exp(-number / 2)
+    assert summarise(records, now=0.0)["stability"]["spikes"] == []
+
+
 def test_skips_rollbacks_and_stop() -> None:
     records = planted(50)
     records.append({"event": "skip", "time": 201, "step": 501, "loss": math.nan, "gradient_norm": 1, "reason": "bad"})
