@@ -95,12 +95,12 @@ def _cuda_seconds(work: Callable[[], None]) -> float:
 @contextmanager
 def _tf32(precision: Precision) -> Iterator[None]:
     """Let float32 products of a GPU use TF32 units, or not, as the run does."""
-    before = torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
     try:
         yield
     finally:
-        torch.backends.cuda.matmul.allow_tf32 = before
+        torch.set_float32_matmul_precision(before)
 
 
 def utilisation(*, tokens: int, seconds: float, flops_per_token: float, peak: float) -> float | None:

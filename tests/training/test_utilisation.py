@@ -18,11 +18,11 @@ CPU = torch.device("cpu")
 @pytest.mark.parametrize("precision", ["float32", "bfloat16", "tf32", "float16"])
 def test_a_peak_is_a_rate_and_leaves_no_trace(precision) -> None:
     torch.manual_seed(3)
-    before, flag = torch.get_rng_state(), torch.backends.cuda.matmul.allow_tf32
+    before, flag = torch.get_rng_state(), torch.get_float32_matmul_precision()
     peak = measured.gemm_peak(CPU, precision, seconds=0.05)
     assert math.isfinite(peak) and peak > 1e6
     assert torch.equal(torch.get_rng_state(), before)
-    assert torch.backends.cuda.matmul.allow_tf32 == flag
+    assert torch.get_float32_matmul_precision() == flag
 
 
 def test_a_peak_is_no_less_than_what_a_product_of_the_model_reaches() -> None:
