@@ -17,8 +17,8 @@ class BatchSize:
         world: processes; a step's units are divided among them evenly.
 
     Raises:
-        InputError: the batch is no multiple of what the processes read in one pass, or the noise scale is asked for
-            and a step has no smaller part to compare with.
+        InputError: the batch is no multiple of what the processes read in one pass, or a batch that grows begins
+            below that; one that follows the noise scale needs two passes, a part to compare the whole with.
 
     """
 
@@ -32,19 +32,32 @@ class BatchSize:
                 remedy="change batch.tokens, batch.micro_tokens or the number of processes",
             )
         self.most = params.tokens // unit_tokens
-        growth = params.growth
-        if isinstance(growth, NoiseScaleBatch):
-            self.least = self._rounded(max(growth.min_tokens, 2 * quantum))
-            if self.most < 2 * world:
-                raise InputError(
-                    f"batch.growth is noise_scale, and a step of {params.tokens} tokens is one pass of each process",
-                    allowed=f"batch.micro_tokens of at most {params.tokens // (2 * world)}",
-                    remedy="lower batch.micro_tokens: the scale is estimated from a part and the whole of a step",
-                )
-            self.now = self.least
-        else:
-            self.least = self._rounded(growth.start_tokens) if isinstance(growth, RampBatch) else self.most
-            self.now = self.least
+        self.least = self.now = self._least()
+
+    def _least(self) -> int:
+        """Units of the smallest step.
+
+        Raises:
+            InputError: the passes of all processes take more than that.
+
+        """
+        growth = self.params.growth
+        if isinstance(growth, ConstantBatch):
+            return self.most
+        # The noise scale is estimated from a part and the whole of a step.
+        name, passes = ("min_tokens", 2) if isinstance(growth, NoiseScaleBatch) else ("start_tokens", 1)
+        tokens, least = smallest_step(self.params), passes * self.unit_tokens * self.world
+        if tokens < least:
+            allowed = [f"batch.micro_tokens of at most {tokens // (passes * self.world)}"]
+            if least <= self.params.tokens:
+                allowed.append(f"batch.growth.{name} of at least {least}")
+            raise InputError(
+                f"batch.growth.{name} is {tokens}, and {passes} × {self.unit_tokens} tokens a pass on each of "
+                f"{self.world} processes are {least}",
+                allowed=", or ".join(allowed),
+                remedy="lower batch.micro_tokens: a step is made of whole passes",
+            )
+        return self._rounded(tokens)
 
     @classmethod
     def of_one_unit(cls, tokens: int) -> Self:
@@ -68,9 +81,10 @@ class BatchSize:
         if not isinstance(growth, NoiseScaleBatch) or noise is None or step % growth.every_steps:
             return None
         before = self.now
-        wanted = self._rounded(noise * growth.factor)
+        wanted = self._rounded(min(noise * growth.factor, float(self.params.tokens)))
         # At most doubled or halved at once: the estimate is noisy, and it was made at the batch of now.
-        self.now = min(max(wanted, self.least, before // 2 // self.world * self.world), self.most, 2 * before)
+        half = -(-before // (2 * self.world)) * self.world
+        self.now = min(max(wanted, self.least, half), self.most, 2 * before)
         return self._changed(before, self.now)
 
     def rate_scale(self, step: int) -> float:
@@ -86,8 +100,8 @@ class BatchSize:
         return {"units": self.now}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Undo :meth:`state`."""
-        self.now = self._rounded(state["units"] * self.unit_tokens) if self.least < self.most else self.most
+        """Undo :meth:`state`; the number of processes may have changed, and with it what they can share evenly."""
+        self.now = max(self._rounded(state["units"] * self.unit_tokens), self.least)
 
     def _rounded(self, tokens: float) -> int:
         """Units nearest to so many tokens: a multiple of the processes, at least one for each, at most the batch."""
@@ -96,3 +110,11 @@ class BatchSize:
 
     def _changed(self, before: int, after: int) -> int | None:
         return None if before == after else before * self.unit_tokens
+
+
+def smallest_step(params: BatchParams) -> int:
+    """Tokens of the smallest step that a batch comes to."""
+    growth = params.growth
+    if isinstance(growth, RampBatch):
+        return growth.start_tokens
+    return growth.min_tokens if isinstance(growth, NoiseScaleBatch) else params.tokens

@@ -53,10 +53,10 @@ def clip(
     return before, clipped
 
 
-def _largest(gradient: Tensor) -> float:
-    """Largest absolute value; of the whole where the gradient is divided among processes."""
+def _largest(gradient: Tensor) -> Tensor:
+    """Largest absolute value, a scalar; of the whole where the gradient is divided among processes."""
     largest = gradient.abs().max()
-    return float(largest.full_tensor() if isinstance(largest, DTensor) else largest)
+    return largest.full_tensor() if isinstance(largest, DTensor) else largest
 
 
 def suggest_bound(norms: Sequence[float]) -> float | None:

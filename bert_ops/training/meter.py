@@ -110,8 +110,8 @@ class Meter:
 
     def batch_changed(self, run: Run, figures: StepFigures, before: int, after: int) -> None:
         """Log that the batch grew or shrank."""
-        noise = None if figures.noise is None else round(figures.noise)
-        reason = "schedule" if noise is None else f"gradient noise scale {noise:,} tokens"
+        noise = figures.noise  # may be infinite
+        reason = "schedule" if noise is None else f"gradient noise scale {noise:,.0f} tokens"
         self.log.write("batch_size", step=run.step, from_tokens=before, batch_tokens=after, reason=reason)
 
     def _utilisation(self) -> float | None:

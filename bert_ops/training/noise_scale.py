@@ -47,14 +47,15 @@ class NoiseScale:
         self.noise = self.smoothing * self.noise + (1 - self.smoothing) * noise
 
     def value(self) -> float | None:
-        """Noise scale in tokens; None before the averages mean something.
+        """Noise scale in tokens; None for the first 1 / (1 - smoothing) steps, as far as the averages look back.
 
-        That is after as many steps as they look back, 1 / (1 - smoothing), and while both are positive. The bias of
-        averages that began at zero cancels in the ratio.
+        The bias of averages that began at zero cancels in the ratio. Where the batch is far below the noise scale, the
+        estimate of the true gradient is lost in noise and may be negative: then the scale is infinite, which is to say
+        larger than can be told. Negative noise counts as none.
         """
-        if self.count < 1 / (1 - self.smoothing) or self.signal <= 0 or self.noise <= 0:
+        if self.count < 1 / (1 - self.smoothing) or (self.signal <= 0 and self.noise <= 0):
             return None
-        return self.noise / self.signal
+        return max(self.noise, 0.0) / self.signal if self.signal > 0 else math.inf
 
     def state(self) -> dict[str, Any]:
         """JSON value for a checkpoint."""

@@ -37,6 +37,12 @@ class SgdParams(Section):
     momentum: float = Field(ge=0, lt=1, description="share of the last update that is kept")
     nesterov: bool = Field(description="look ahead along the momentum; needs some")
 
+    @model_validator(mode="after")
+    def _has_momentum(self) -> Self:
+        if self.nesterov and self.momentum == 0:
+            raise ValueError("nesterov is true and momentum 0; allowed: nesterov: false, or some momentum")
+        return self
+
 
 OptimizerParams = Annotated[AdamWParams | SgdParams, Field(discriminator="kind")]
 
@@ -56,7 +62,7 @@ class ConstantSchedule(Section):
 
 
 class LinearSchedule(Section):
-    """A straight line from the peak to ``final_share`` of it at the last step (torch: LinearLR)."""
+    """A straight line from the peak to ``final_share`` of it, reached after the last step (torch: LinearLR)."""
 
     kind: Literal["linear"]
     warmup_steps: _Steps

@@ -7,7 +7,6 @@ optimiser of their own with a rate of 1, so that neither factor gets lost in the
 
 from __future__ import annotations
 
-import warnings
 from collections import Counter
 from typing import Any
 
@@ -25,6 +24,7 @@ from bert_ops.training.params import (
     ScheduleParams,
     StepSchedule,
 )
+from bert_ops.training.schedule_steps import misfit
 
 
 class Schedule:
@@ -47,6 +47,7 @@ class Schedule:
         self.scale = 1.0
         self._unit = torch.optim.SGD([torch.zeros(1)], lr=1.0)
         self._scheduler = _build(self._unit, params, total_steps=total_steps)
+        self._unit.step()  # moves nothing; a scheduler warns if its optimiser never took a step
         self._apply()
 
     def share(self) -> float:
@@ -64,10 +65,7 @@ class Schedule:
 
     def step(self) -> None:
         """Go on to the next step."""
-        with warnings.catch_warnings():
-            # The optimiser that it watches is ours and takes no step; and past the end the rate stays.
-            warnings.simplefilter("ignore")
-            self._scheduler.step()
+        self._scheduler.step()
         self._apply()
 
     def state(self) -> dict[str, Any]:
@@ -104,30 +102,12 @@ def check(params: ScheduleParams, *, total_steps: int) -> None:
     """Refuse a schedule that does not fit the run.
 
     Raises:
-        InputError: it ends before training does, or never begins.
+        InputError: it ends before training does, or goes on after it.
 
     """
-    warmup = params.warmup_steps
-    if warmup >= total_steps:
-        raise InputError(
-            f"warmup takes {warmup} steps and training ends after {total_steps}",
-            allowed="warmup shorter than training",
-            remedy="lower the warmup or raise the number of steps",
-        )
-    if params.kind == "wsd" and params.decay_steps > total_steps - warmup:
-        raise InputError(
-            f"the schedule decays over {params.decay_steps} steps, and {total_steps - warmup} are left after warmup",
-            allowed=f"decay_steps of at most {total_steps - warmup}",
-            remedy="lower schedule.decay_steps or raise the number of steps",
-        )
-    if params.kind == "multistep":
-        ordered = sorted(set(params.milestones)) == params.milestones
-        if not ordered or params.milestones[0] <= warmup or params.milestones[-1] >= total_steps:
-            raise InputError(
-                f"schedule.milestones are {params.milestones}",
-                allowed=f"ascending steps after warmup ({warmup}) and before the end ({total_steps})",
-                remedy="correct them, or the number of steps",
-            )
+    found = misfit(params, steps=total_steps)
+    if found is not None:
+        raise InputError(found[0], allowed=found[1], remedy="correct it, or the number of steps (`bert-ops schedule`)")
 
 
 def _build(unit: torch.optim.Optimizer, params: ScheduleParams, *, total_steps: int) -> lr_scheduler.LRScheduler:
