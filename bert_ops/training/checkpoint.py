@@ -1,125 +1,67 @@
-"""Checkpoints: whole or not there, never pickled, verified when read, written beside training.
+"""Checkpoints of a run: written beside training, verified when read, the newest whole one wins.
 
 Layout of a run's folder, which is named by a hash of everything that the run depends on::
 
-    .lock                    held (flock) while a trainer works here; its text says who
-    log.jsonl                the run's log
-    step-00000500/
-        tensors.safetensors  weights, optimiser, best and averaged weights
-        state.json           position in the data, schedule, batch size, guard, history
-        manifest.json        identity, kind, score, and sha256 of the two; its own sha256 in `checksum`
+    .lock                      held (flock) while a trainer works here; its text says who
+    log.jsonl                  the run's log
+    step-00000500-000007/      a checkpoint: step 500, the seventh that the run wrote
+    milestones/                milestones of a finished run
 
-A checkpoint is written under a temporary name, flushed and renamed. The newest one whose checksums hold wins; a damaged
-newer one is named loudly. Every random number is a function of the seed and of what it is drawn for, so that there is
-no random state to keep. A finished run removes its folder: what it made stands in the stage's outputs.
+What a checkpoint looks like stands in :mod:`bert_ops.training.checkpoint_files`.
+
+Training waits for a copy of the tensors alone; a thread writes them, flushes them and renames their folder. A trainer
+that is killed at any moment leaves whole checkpoints and, at worst, one under a temporary name, which the next holder
+of the lock sweeps away. A damaged checkpoint is named loudly and the one before it is used. Every random number is a
+function of the seed and of what it is drawn for, so that there is no random state to keep. A finished run removes its
+checkpoints: what it made stands in the stage's outputs.
 """
 
 from __future__ import annotations
 
-import fcntl
-import hashlib
-import json
-import os
-import shutil
-import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from bert_ops.errors import ArtifactError, BertOpsError, InputError, StorageError
-from bert_ops.io import atomic_folder, dump_json, file_sha256, read_json, write_json
+from bert_ops.errors import ArtifactError, BertOpsError
 from bert_ops.progress import note
+from bert_ops.training import checkpoint_files as files
+from bert_ops.training.checkpoint_files import Checkpoint, Entry, Kind
+from bert_ops.training.identity import differences
+from bert_ops.training.retention import Retention, surplus
+from bert_ops.training.run_folder import discard, lock, run_key
 
-#: time: between steps that count, for resuming alone; step and milestone: at steps that follow from the parameters,
-#: which a rollback may go back to; final: when a signal ends the run.
-Kind = Literal["time", "step", "milestone", "final"]
+__all__ = ["Checkpoint", "CheckpointStore", "Kind", "Retention", "discard", "lock", "run_key"]
 
-TENSORS, STATE, MANIFEST = "tensors.safetensors", "state.json", "manifest.json"
-
-#: Newest checkpoints of kind "step" that stay in any case: the last may hold weights that are about to break.
-KEPT_STEPS = 2
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """What a training run needs to go on exactly where it was."""
-
-    step: int
-    tensors: dict[str, Tensor]
-    state: dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Retention:
-    """What stays: the newest, and those with the lowest held-out loss; milestones always do."""
-
-    keep_last: int
-    keep_best: int
-
-
-def run_key(**parts: Any) -> str:
-    """Name of a run's folder: a hash over parameters and inputs, so that no run resumes from another's weights."""
-    text = json.dumps(parts, sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-@contextmanager
-def lock(folder: Path) -> Iterator[None]:
-    """Hold the folder for one trainer; the lock goes with the process, however it ends.
-
-    Raises:
-        InputError: another process holds it; the message says which, and since when.
-
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("a+") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            handle.seek(0)
-            raise InputError(
-                f"{folder} is in use by {handle.read().strip() or 'another process'}",
-                remedy="wait until that training ends, or stop it",
-            ) from error
-        handle.truncate(0)
-        since = time.strftime("%Y-%m-%d %H:%M:%S")
-        handle.write(f"process {os.getpid()} ({' '.join(sys.argv)[:200]}) since {since}")
-        handle.flush()
-        yield
-
-
-def discard(folder: Path) -> None:
-    """Remove a finished run's checkpoints."""
-    shutil.rmtree(folder, ignore_errors=True)
+#: Kinds that a rollback may go back to: where a run goes must not depend on how busy the machine was.
+_REPRODUCIBLE = frozenset({"step", "milestone"})
 
 
 class CheckpointStore:
-    """Checkpoints of one run.
+    """Checkpoints of one run, for the process that holds its lock; others of the run may read.
 
     Args:
         folder: the run's folder.
         retention: what stays.
-        identity: what a checkpoint belongs to (architecture, vocabulary, parameters), each as a hash or a text.
+        identity: what a checkpoint belongs to (architecture, vocabulary, parameters): each a hash, or JSON of values.
 
     Attributes:
         stall_seconds: how long training was held up by saving.
+        saved_step: step of the newest checkpoint that this process wrote or read, None without one.
 
     """
 
     def __init__(self, folder: Path, *, retention: Retention, identity: dict[str, str]) -> None:
         self.folder, self.retention, self.identity = folder, retention, identity
         self.stall_seconds = 0.0
+        self.saved_step: int | None = None
         self._writer: threading.Thread | None = None
+        self._bug: Exception | None = None
         self._host: dict[str, Tensor] = {}
+        self._damaged: set[Path] = set()
 
     def save(self, checkpoint: Checkpoint, *, kind: Kind, score: float | None = None, wait: bool = False) -> bool:
         """Copy a checkpoint's tensors and write them beside training.
@@ -128,21 +70,24 @@ class CheckpointStore:
         failure to store is reported, and training goes on with the last whole checkpoint in place.
 
         Args:
-            checkpoint: what to save; its tensors may change as soon as this returns.
+            checkpoint: what to save; its tensors and its state may change as soon as this returns.
             kind: why it is made.
             score: held-out loss of these weights, lower is better; None if they were not measured.
-            wait: return only when it is written.
+            wait: return only when it is written, or has failed to be.
 
         Returns:
             Whether it is being written; False if it was left out.
 
         """
-        started = time.monotonic()
-        if self._writer is not None and self._writer.is_alive() and kind == "time":
+        if kind == "time" and self._writer is not None and self._writer.is_alive():
             return False
+        started = time.monotonic()
         self.flush()
-        content = Checkpoint(checkpoint.step, self._copied(checkpoint.tensors), checkpoint.state)
-        self._writer = threading.Thread(target=self._write, args=(content, kind, score), name="checkpoint-writer")
+        # As text: lists of the state grow while the thread writes.
+        state = files.state_text(checkpoint.state)
+        tensors = self._copied(checkpoint.tensors)
+        arguments = (tensors, state, checkpoint.step, kind, score)
+        self._writer = threading.Thread(target=self._write, args=arguments, name="checkpoint-writer")
         self._writer.start()
         if wait:
             self.flush()
@@ -154,173 +99,135 @@ class CheckpointStore:
         if self._writer is not None:
             self._writer.join()
             self._writer = None
+        if self._bug is not None:
+            bug, self._bug = self._bug, None
+            raise bug
 
     def close(self) -> None:
-        """Wait for the writer."""
+        """Wait for the writer and give its memory back."""
         self.flush()
+        self._host = {}
 
     def newest(self) -> Checkpoint | None:
         """Read the newest whole checkpoint, or None if there is none; damaged ones are reported.
 
         Raises:
-            InputError: it belongs to another architecture, vocabulary or other parameters.
+            InputError: it belongs to another architecture, vocabulary or other parameters, or must not be read.
 
         """
         self.flush()
-        return self._first_whole(reversed(self.steps()))
+        paths = self.steps()
+        found = self._first_whole(reversed(paths))
+        if found is None and paths:
+            note(f"no whole checkpoint is left in {self.folder}: training begins anew")
+        elif found is None:
+            self._tell_of_others()
+        else:
+            self.saved_step = found.step
+        return found
 
     def rollback_target(self, *, before: int) -> Checkpoint | None:
         """Read the newest whole checkpoint of a step up to ``before``, made at a step that follows from the parameters.
 
         Checkpoints by the clock do not count: where a run goes back to must not depend on how busy the machine was.
+
+        Raises:
+            InputError: as :meth:`newest`.
+
         """
         self.flush()
         return self._first_whole(
-            path
-            for path in reversed(self.steps())
-            if _step_of(path) <= before and _kind_of(path) in {"step", "milestone"}
+            entry.path
+            for entry in reversed(self._entries(path for path in self.steps() if files.step_of(path) <= before))
+            if entry.kind in _REPRODUCIBLE
         )
 
     def discard_after(self, step: int) -> None:
         """Remove checkpoints of later steps: a rollback has made them history."""
         self.flush()
         for path in self.steps():
-            if _step_of(path) > step:
-                shutil.rmtree(path, ignore_errors=True)
+            if files.step_of(path) > step:
+                files.remove(path)
 
     def steps(self) -> list[Path]:
-        """Checkpoint folders, oldest first."""
-        return sorted(path for path in self.folder.glob("step-*") if path.is_dir())
+        """Checkpoint folders in the order in which they were made, damaged ones included."""
+        return files.folders(self.folder)
 
     def _copied(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Tensors in buffers of our own, which are used again; a copy is all that training waits for."""
+        """Tensors in host buffers of our own, which are used again: one copy, however many checkpoints."""
         copies = {}
+        on_gpu = False
         for name, tensor in tensors.items():
-            held = self._host.get(name)
-            if held is None or held.shape != tensor.shape or held.dtype != tensor.dtype:
-                held = torch.empty_like(tensor, device="cpu", memory_format=torch.contiguous_format)
-            copies[name] = held.copy_(tensor.detach())
+            held, source = self._host.get(name), tensor.detach()
+            if held is None or held.shape != source.shape or held.dtype != source.dtype:
+                held = torch.empty(source.shape, dtype=source.dtype, pin_memory=source.is_cuda)
+            # From a GPU into pinned memory all copies are under way at once; we wait for the last one below.
+            copies[name] = held.copy_(source, non_blocking=source.is_cuda)
+            on_gpu |= source.is_cuda
+        if on_gpu:
+            torch.cuda.synchronize()
         self._host = copies
         return copies
 
-    def _write(self, checkpoint: Checkpoint, kind: Kind, score: float | None) -> None:
-        target = self.folder / f"step-{checkpoint.step:08d}"
+    def _write(self, tensors: dict[str, Tensor], state: str, step: int, kind: Kind, score: float | None) -> None:
+        number = max((files.number_of(path) for path in self.steps()), default=0) + 1
         try:
-            if kind == "time" and target.exists():
-                return  # of this very step there is one that counts for more
-            with atomic_folder(target) as temporary:
-                save_file(checkpoint.tensors, temporary / TENSORS)
-                write_json(temporary / STATE, checkpoint.state)
-                manifest = {
-                    "step": checkpoint.step,
-                    "kind": kind,
-                    "score": score,
-                    "identity": self.identity,
-                    "files": {name: file_sha256(temporary / name) for name in (TENSORS, STATE)},
-                }
-                write_json(temporary / MANIFEST, manifest | {"checksum": _checksum(manifest)})
-            _sync(self.folder)
+            files.write(
+                self.folder,
+                tensors,
+                state,
+                step=step,
+                number=number,
+                kind=kind,
+                score=score,
+                identity=self.identity,
+            )
+            self.saved_step = step
             self._remove_old()
-        except (StorageError, SafetensorError, OSError, ValueError) as error:
-            note(f"checkpoint at step {checkpoint.step} was not written, training goes on: {error}")
+        except (BertOpsError, OSError, MemoryError) as error:
+            why = error.what if isinstance(error, BertOpsError) else str(error) or type(error).__name__
+            note(f"the checkpoint of step {step} was not written, training goes on: {why}")
+        except Exception as error:  # raised where training sees it
+            self._bug = error
 
     def _remove_old(self) -> None:
-        manifests = {path: _manifest_or_none(path) for path in self.steps()}
-        whole = [path for path, manifest in manifests.items() if manifest is not None]
-        scored = sorted(
-            (path for path in whole if manifests[path]["score"] is not None),  # type: ignore[index]
-            key=lambda path: manifests[path]["score"],  # type: ignore[index]
-        )
-        kept = set(list(manifests)[-self.retention.keep_last :]) | set(scored[: self.retention.keep_best])
-        kept |= {path for path in whole if manifests[path]["kind"] == "milestone"}  # type: ignore[index]
-        kept |= set([path for path in whole if manifests[path]["kind"] == "step"][-KEPT_STEPS:])  # type: ignore[index]
-        for path in set(manifests) - kept:
-            shutil.rmtree(path, ignore_errors=True)
+        """Apply the retention; known damage goes as well, now that there is a newer checkpoint."""
+        for path in self._damaged:
+            files.remove(path)
+        self._damaged.clear()
+        for entry in surplus(self._entries(self.steps()), self.retention):
+            files.remove(entry.path)
 
-    def _first_whole(self, paths: Iterator[Path]) -> Checkpoint | None:
+    def _entries(self, paths: Iterable[Path]) -> list[Entry]:
+        found = []
         for path in paths:
             try:
-                return read(path, identity=self.identity)
+                found.append(files.inspect(path))
             except ArtifactError as error:
-                note(f"skipping a damaged checkpoint: {error.what}")
+                self._skip(path, error)
+        return found
+
+    def _first_whole(self, paths: Iterable[Path]) -> Checkpoint | None:
+        for path in paths:
+            try:
+                return files.read(path, identity=self.identity)
+            except ArtifactError as error:
+                self._skip(path, error)
         return None
 
+    def _skip(self, path: Path, error: ArtifactError) -> None:
+        if path not in self._damaged:
+            self._damaged.add(path)
+            note(f"skipping the damaged checkpoint {path.name}: {error.what}")
 
-def read(path: Path, *, identity: dict[str, str] | None = None) -> Checkpoint:
-    """Read one checkpoint.
-
-    Args:
-        path: its folder.
-        identity: what it has to belong to, or None for anything.
-
-    Raises:
-        ArtifactError: a file is missing or its checksum differs.
-        InputError: it belongs to something else.
-
-    """
-    manifest = _manifest(path)
-    if identity is not None:
-        _check_identity(path, manifest["identity"], identity)
-    for name, expected in manifest["files"].items():
-        if name not in {TENSORS, STATE} or not (path / name).is_file() or file_sha256(path / name) != expected:
-            raise ArtifactError(f"{path / name} does not match its checksum", remedy="the checkpoint before it is used")
-    try:
-        tensors = load_file(path / TENSORS)
-    except SafetensorError as error:
-        raise ArtifactError(
-            f"{path / TENSORS} is damaged: {error}", remedy="the checkpoint before it is used"
-        ) from error
-    return Checkpoint(step=manifest["step"], tensors=tensors, state=read_json(path / STATE, made_by="pretrain"))
-
-
-def _check_identity(path: Path, found: dict[str, str], wanted: dict[str, str]) -> None:
-    differing = sorted(name for name in found.keys() | wanted.keys() if found.get(name) != wanted.get(name))
-    if differing:
-        parts = "; ".join(f"{name}: {found.get(name)} there, {wanted.get(name)} here" for name in differing)
-        raise InputError(
-            f"the checkpoint {path} belongs to another run ({parts})",
-            remedy="give this run another --checkpoints folder, or bring back the parameters of that one",
-        )
-
-
-def _manifest(path: Path) -> dict[str, Any]:
-    """Manifest of a checkpoint.
-
-    Raises:
-        ArtifactError: it is missing, or not as it was written.
-
-    """
-    manifest = read_json(path / MANIFEST, made_by="pretrain")
-    expected = manifest.pop("checksum", None) if isinstance(manifest, dict) else None
-    if expected is None or _checksum(manifest) != expected or f"step-{manifest['step']:08d}" != path.name:
-        raise ArtifactError(f"{path / MANIFEST} is damaged", remedy="the checkpoint before it is used")
-    return dict(manifest)
-
-
-def _manifest_or_none(path: Path) -> dict[str, Any] | None:
-    try:
-        return _manifest(path)
-    except (BertOpsError, OSError):
-        return None
-
-
-def _kind_of(path: Path) -> str | None:
-    manifest = _manifest_or_none(path)
-    return None if manifest is None else str(manifest["kind"])
-
-
-def _step_of(path: Path) -> int:
-    return int(path.name.removeprefix("step-"))
-
-
-def _checksum(manifest: dict[str, Any]) -> str:
-    return hashlib.sha256(dump_json(manifest).encode()).hexdigest()
-
-
-def _sync(folder: Path) -> None:
-    """Make a rename durable."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    def _tell_of_others(self) -> None:
+        """Say so if work of other parameters stands beside: who changed one by accident wants to know before hours."""
+        for run in sorted(self.folder.parent.glob("*/")):
+            paths = files.folders(run) if run != self.folder else []
+            try:
+                entry = files.inspect(paths[-1]) if paths else None
+            except (BertOpsError, OSError):
+                entry = None
+            if entry is not None:
+                parts = "; ".join(differences(entry.identity, self.identity))
+                note(f"{run} holds step {entry.step} of another run, which this one does not go on with ({parts})")

@@ -24,15 +24,20 @@ def encode(record: Mapping[str, Any]) -> str:
         TypeError: a figure is neither a JSON value nor a scalar with ``item()`` (NumPy, torch).
 
     """
-    return json.dumps(_plain(record), ensure_ascii=False, allow_nan=False, separators=(", ", ": "))
+    return json.dumps(to_json(record), ensure_ascii=False, allow_nan=False, separators=(", ", ": "))
 
 
-def _plain(value: Any) -> Any:
-    """JSON value of a figure; numbers that JSON lacks become texts."""
+def to_json(value: Any) -> Any:
+    """JSON value of a figure, a list or a mapping of them; numbers that JSON lacks become texts.
+
+    Raises:
+        TypeError: it is neither a JSON value nor a scalar with ``item()``.
+
+    """
     if isinstance(value, Mapping):
-        return {str(name): _plain(item) for name, item in value.items()}
+        return {str(name): to_json(item) for name, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [to_json(item) for item in value]
     if isinstance(value, float):
         return value if math.isfinite(value) else _name_of(value)
     if isinstance(value, Path):
@@ -41,19 +46,19 @@ def _plain(value: Any) -> Any:
         return value
     if not hasattr(value, "item"):
         raise TypeError(f"a log cannot hold a {type(value).__name__}")
-    return _plain(value.item())
+    return to_json(value.item())
 
 
 def _name_of(value: float) -> str:
     return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
 
 
-def _figures(value: Any) -> Any:
-    """Undo :func:`_plain`."""
+def from_json(value: Any) -> Any:
+    """Undo :func:`to_json`."""
     if isinstance(value, dict):
-        return {name: _figures(item) for name, item in value.items()}
+        return {name: from_json(item) for name, item in value.items()}
     if isinstance(value, list):
-        return [_figures(item) for item in value]
+        return [from_json(item) for item in value]
     return _NON_FINITE.get(value, value) if isinstance(value, str) else value
 
 
@@ -67,5 +72,5 @@ def parse(line: bytes) -> Record | None:
         return None
     if not isinstance(value.get("time"), int | float):
         return None
-    record: Record = _figures(value)
+    record: Record = from_json(value)
     return record

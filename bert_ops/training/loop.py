@@ -222,6 +222,8 @@ class Trainer(Generic[U]):
         self.units: Prefetch[tuple[U, Position]] | None = None
         self.meter = Meter(plan.log, workers, flops_per_token=plan.flops_per_token, precision=precision)
         self.saved_at = time.monotonic()
+        #: Whether the last step of this process was taken, not left out.
+        self.accepted = False
 
     # ---------------------------------------------------------------- the run
 
@@ -237,13 +239,14 @@ class Trainer(Generic[U]):
             figures = self._step()
             seconds = time.monotonic() - started
             run.train_seconds += seconds
+            self.accepted = figures.verdict == "ok"
             self.meter.step(figures, seconds=seconds)
             if run.step % plan.log_every_steps == 0 or run.step == plan.total_steps:
                 self.meter.write(run, skipped=self.guard.skipped)
             self._evaluate_if_due()
             if self.workers.is_first:
                 progress.update(run.step, also=self.meter.line, **self.meter.shown(run))
-            self._checkpoint_if_due(accepted=figures.verdict == "ok")
+            self._checkpoint_if_due()
         if run.best_weights is not None:
             self.workers.load_model(self.model, run.best_weights)
         run.skipped_steps, run.rollbacks = self.guard.skipped, self.guard.rollbacks
@@ -261,6 +264,7 @@ class Trainer(Generic[U]):
 
     def _step(self) -> StepFigures:
         run, plan = self.run, self.plan
+        position = run.position
         units = self._next_units()
         counts = self.workers.sum(_counts(units))
         before = self.batch.rate_scale(run.step) * self.guard.rate_scale
@@ -270,10 +274,14 @@ class Trainer(Generic[U]):
         while True:
             self.optimizer.zero_grad(set_to_none=True)
             try:
-                sums, small_square = self._accumulate(units, counts)
+                with self._breaking_off():
+                    sums, small_square = self._accumulate(units, counts)
                 break
             except RuntimeError as error:
                 self._halve(error, units)
+            except Stopped:
+                run.position = position  # nothing has changed yet: the step is done again
+                self._stop()
         losses = {name: value / max(counts[name], 1) for name, value in self.workers.sum(sums).items()}
         loss = sum(losses.values())
         self.scaler.unscale_(self.optimizer)
@@ -386,12 +394,12 @@ class Trainer(Generic[U]):
             return
         self.model.eval()
         try:
-            # One process alone may drop an evaluation at once; several would wait for each other.
-            alone = self.workers.world == 1
-            with self.interruption.raise_inside() if alone else nullcontext(), self._averaged(), torch.no_grad():
+            # Only what loses nothing may break off anywhere: swapping weights in and out stays outside.
+            with self._averaged(), torch.no_grad(), self._breaking_off():
                 row = plan.evaluate(self.model)
         except Stopped:
-            self._stop()
+            # The checkpoint that is due after the evaluation: a rollback has to find it later.
+            self._stop(self._planned_kind() if self.accepted else None)
         self._keep_best(row)
         run.history.append({"step": run.step, **row, **self.meter.evaluation_figures(run)})
         plan.log.write("evaluation", step=run.step, tokens=run.tokens, **row)
@@ -417,12 +425,17 @@ class Trainer(Generic[U]):
         """Inside the block the model has its averaged weights, if they are averaged."""
         return nullcontext() if self.average is None else self.average.applied(self.model)
 
+    def _breaking_off(self) -> AbstractContextManager[None]:
+        """Inside the block a signal ends the work at once; several processes would wait for each other."""
+        return self.interruption.raise_inside() if self.workers.world == 1 else nullcontext()
+
     # ---------------------------------------------------------------- checkpoints
 
     def resume(self) -> None:
         """Go on from the newest whole checkpoint, or begin."""
         plan, run = self.plan, self.run
         found = plan.store.newest() if plan.store is not None else None
+        self.workers.barrier()  # every process has looked before the first one writes
         if found is None:
             plan.log.truncate(0)
             self.meter.start(plan.facts)
@@ -492,27 +505,34 @@ class Trainer(Generic[U]):
             (value for name, value in history[-1].items() if name.startswith("validation") and "loss" in name), None
         )
 
-    def _checkpoint_if_due(self, *, accepted: bool) -> None:
+    def _checkpoint_if_due(self) -> None:
         when, step = self.plan.checkpoints, self.run.step
         if when is None or step >= self.plan.total_steps:
             return
-        if accepted and when.milestone_steps and step % when.milestone_steps == 0:
-            self._save("milestone", wait=False)
-        elif accepted and step % when.every_steps == 0:
-            self._save("step", wait=False)
+        kind = self._planned_kind() if self.accepted else None
+        if kind is not None:
+            self._save(kind, wait=False)
         elif self.workers.agree(time.monotonic() - self.saved_at > when.every_s):
             self._save("time", wait=False)
 
-    def _stop(self) -> NoReturn:
+    def _planned_kind(self) -> Kind | None:
+        """Which checkpoint the parameters want at this step, if any."""
+        when, step = self.plan.checkpoints, self.run.step
+        if when is not None and when.milestone_steps and step % when.milestone_steps == 0:
+            return "milestone"
+        return "step" if when is not None and step % when.every_steps == 0 else None
+
+    def _stop(self, kind: Kind | None = None) -> NoReturn:
         """Write a checkpoint and end the run as the signal asked.
 
         Raises:
             Stopped: always.
 
         """
-        self._save("final", wait=True)
+        self._save(kind or "final", wait=True)
         self.plan.log.write("stop", step=self.run.step, reason=self.interruption.requested)
-        raise self.interruption.stopped(self.plan.what, step=self.run.step, saved=self.plan.store is not None)
+        saved = None if self.plan.store is None else self.plan.store.saved_step
+        raise self.interruption.stopped(self.plan.what, step=self.run.step, saved_step=saved)
 
     def _roll_back(self, verdict: str) -> None:
         """Restore weights that are known to be good and go on with later data at a lower rate.
