@@ -111,6 +111,10 @@ def test_one_token_is_chosen_where_the_rate_gives_none() -> None:
     assert len(run(ids, rate=0.01)[1]) == 1
     starts = np.array([[True, True, False, False, True, True]])
     assert run(ids, rate=0.01, word_starts=starts)[1].tolist() == [1, 2, 3]
+    longer = np.array([[CLS, 9, 10, 11, 12, 13, 14, 15, SEP]])
+    starts = np.array([[True, True, False, False, True, False, True, False, True]])
+    chosen = {tuple(run(longer, seed=seed, rate=0.01, word_starts=starts)[1]) for seed in range(20)}
+    assert chosen == {(4, 5), (6, 7)}, "one of the shortest words"
 
 
 def test_an_unknown_piece_of_a_word_stays() -> None:
