@@ -477,6 +477,7 @@ class Trainer(Generic[U]):
         tensors |= {f"best.{name}": tensor for name, tensor in (run.best_weights or {}).items()}
         averages = self.workers.whole(self.average.tensors if self.average else {})
         tensors |= {f"average.{name}": tensor for name, tensor in averages.items()}
+        self.saved_at = time.monotonic()  # of every process: one that thought itself late would save at each step
         if not self.workers.is_first:
             return
         state = {
@@ -494,7 +495,6 @@ class Trainer(Generic[U]):
         if plan.store.save(content, kind=kind, score=score, wait=wait):
             size, waited = sum(t.nbytes for t in tensors.values()), plan.store.stall_seconds - stalled
             plan.log.write("checkpoint", step=run.step, kind=kind, bytes=size, stall_seconds=round(waited, 4))
-        self.saved_at = time.monotonic()
 
     def _score(self) -> float | None:
         """Held-out loss of the weights as they are, if they were just measured."""
