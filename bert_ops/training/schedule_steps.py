@@ -1,4 +1,7 @@
-"""The steps at which a schedule changes, and whether they fit a run; without torch, so that params.yaml is checked fast."""
+"""The steps at which a schedule changes, and whether they fit a run.
+
+Without torch, so that params.yaml is checked at once.
+"""
 
 from __future__ import annotations
 
