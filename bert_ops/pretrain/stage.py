@@ -127,9 +127,9 @@ def _quiet_unless(first: bool) -> Iterator[None]:
 def identify(params: PretrainParams, store: TokenStore) -> dict[str, str]:
     """What a checkpoint belongs to; a run resumes only from its own.
 
-    When checkpoints are written and what is logged changes no weight, so that it may change during a run.
+    When checkpoints are written, what is logged and where weights lie changes none of them, and may change in a run.
     """
-    training = params.model_dump(mode="json", exclude={"checkpoints", "log_every_steps"})
+    training = params.model_dump(mode="json", exclude={"checkpoints", "log_every_steps", "sharded"})
     return {
         "architecture": _digest(training.pop("model")),
         "vocabulary": str(store.manifest["vocab_sha256"]),
@@ -245,7 +245,7 @@ def fit(
 
     """
     workers = workers or Workers(next(model.parameters()).device)
-    _check_sharding(params, workers)
+    check_sharding(params, workers)
     model.encoder.recompute_layers = params.recompute_layers
     rows = rows_of_a_unit(model, params, workers=workers, folder=checkpoints.folder if checkpoints else None)
     stream = make_stream(store["train"], params, vocab_size=store.vocab_size, rows=rows)
@@ -295,7 +295,7 @@ def fit(
     return train(plan, model, build_optimizer(model, params.optimizer), workers=workers)
 
 
-def _check_sharding(params: PretrainParams, workers: Workers) -> None:
+def check_sharding(params: PretrainParams, workers: Workers) -> None:
     """Refuse what divided weights cannot do.
 
     Raises:

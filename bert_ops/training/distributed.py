@@ -115,7 +115,8 @@ class Sharded(_Several):
         for module in model.modules():
             if isinstance(module, EncoderLayer):
                 fully_shard(module)
-        fully_shard(model)
+        # Divided again after every forward pass, also what belongs to no layer: between passes the parameters are read.
+        fully_shard(model, reshard_after_forward=True)
 
     @contextmanager
     def accumulate(self, model: nn.Module) -> Iterator[None]:

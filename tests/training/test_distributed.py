@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -16,13 +14,35 @@ from safetensors.torch import load_file
 
 from bert_ops.errors import InputError
 from bert_ops.io import read_json
-from bert_ops.training.distributed import from_environment
+from bert_ops.pretrain import stage
+from bert_ops.pretrain.params import PretrainParams
+from bert_ops.training.distributed import Sharded, from_environment
 from bert_ops.training.run_log import deterministic, read_log
 
 pytestmark = pytest.mark.slow
 
 #: Gradients are summed in another order; 24 steps of AdamW in float32 carry the difference on.
 TOLERANCE = 2e-4
+
+
+#: A trainer whose processes die without a word after step 9.
+DYING = """
+import os, sys
+from bert_ops.__main__ import main
+from bert_ops.training.loop import Trainer
+
+checkpoint_if_due = Trainer._checkpoint_if_due
+
+def die(self, **arguments):
+    checkpoint_if_due(self, **arguments)
+    if self.run.step == 9:
+        self.plan.store.flush()
+        self.workers.barrier()
+        os._exit(9)
+
+Trainer._checkpoint_if_due = die
+sys.exit(main(sys.argv[1:]))
+"""
 
 
 class Launcher:
@@ -35,16 +55,18 @@ class Launcher:
         self.params["pretrain"]["model"] |= {"hidden_dropout": 0.1, "attention_dropout": 0.1}
         self.params["pretrain"]["averaging"] = {"decay": 0.9}
 
-    def command(self, name: str, *, processes: int, **changes) -> list[str]:
+    def command(
+        self, name: str, *, processes: int, program: tuple[str, ...] = ("-m", "bert_ops"), **changes
+    ) -> list[str]:
         folder = self.root / name
         folder.mkdir(exist_ok=True)
         value = {**self.params, "pretrain": {**self.params["pretrain"], **changes}}
         (folder / "params.yaml").write_text(yaml.safe_dump(value), encoding="utf-8")
-        start = [sys.executable, "-m"]
+        start = [sys.executable]
         if processes > 1:
-            start += ["torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "-m"]
+            start += ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
         return [
-            *start, "bert_ops", "pretrain", "--params", str(folder / "params.yaml"),
+            *start, *program, "pretrain", "--params", str(folder / "params.yaml"),
             "--tokens", str(self.tokens), "--tokenizer", str(self.tokenizer), "--out", str(folder / "model"),
             "--metrics", str(folder / "metrics.json"), "--history", str(folder / "history.tsv"),
             "--results", str(folder / "results.json"), "--run-log", str(folder / "log.jsonl"),
@@ -97,44 +119,54 @@ def test_two_processes_train_what_one_trains(launcher: Launcher, alone: Path, sh
     assert one["mlm_loss"] == pytest.approx(other["mlm_loss"], rel=1e-4)
 
 
-@pytest.mark.parametrize(("first", "then", "sharded"), [(2, 1, False), (1, 2, True)])
-def test_a_run_goes_on_with_another_number_of_processes(
-    launcher: Launcher, alone: Path, first: int, then: int, sharded: bool
-) -> None:
-    name = f"changed-{first}-{then}"
-    checkpoints = {**launcher.params["pretrain"]["checkpoints"], "every_s": 1e-6}
-    command = launcher.command(name, processes=first, sharded=sharded, checkpoints=checkpoints)
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, env=environment(), start_new_session=True)
-    folder = launcher.root / "checkpoints" / name
-    while process.poll() is None and not list(folder.glob("*/step-0000001[0-9]")):
-        time.sleep(0.02)
-    assert process.poll() is None, "it ended before it could be killed"
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    done = launcher.run(name, processes=then, sharded=sharded, checkpoints=checkpoints)
-    assert [record["step"] for record in read_log(done / "log.jsonl") if record["event"] == "resume"][0] >= 10
+@pytest.mark.parametrize(("first", "then"), [((2, True), (1, False)), ((1, False), (2, False))])
+def test_a_run_goes_on_with_another_number_of_processes(launcher: Launcher, alone: Path, first, then) -> None:
+    name = f"changed-{first[0]}-{then[0]}"
+    checkpoints = {**launcher.params["pretrain"]["checkpoints"], "every_steps": 8}
+    dying = launcher.root / "dying.py"
+    dying.write_text(DYING, encoding="utf-8")
+    command = launcher.command(
+        name, processes=first[0], program=(str(dying),), sharded=first[1], checkpoints=checkpoints
+    )
+    killed = subprocess.run(command, capture_output=True, check=False, env=environment(), timeout=240)
+    assert killed.returncode != 0
+    done = launcher.run(name, processes=then[0], sharded=then[1], checkpoints=checkpoints)
+    resumed = [record["step"] for record in read_log(done / "log.jsonl") if record["event"] == "resume"]
+    assert resumed == [8]
     assert_close(alone, done)
 
 
-def test_a_batch_that_the_processes_cannot_share_is_refused(launcher: Launcher) -> None:
-    batch = {**launcher.params["pretrain"]["batch"], "tokens": 192 * 3}
-    done = subprocess.run(
-        launcher.command("odd", processes=2, batch=batch),
-        capture_output=True,
-        text=True,
-        check=False,
-        env=environment(),
-    )
-    assert done.returncode != 0
-    assert "batch.tokens 576 is no multiple of 384 (2 × 192 tokens a pass)" in done.stderr
-
-
-def test_divided_weights_refuse_what_they_cannot_do(launcher: Launcher) -> None:
-    batch = {**launcher.params["pretrain"]["batch"], "micro_tokens": "auto"}
-    command = launcher.command("auto", processes=2, batch=batch, sharded=True)
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment())
-    assert done.returncode != 0
-    assert "`pretrain.batch.micro_tokens` is auto and pretrain.sharded is true" in done.stderr
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"batch": {"tokens": 384, "micro_tokens": "auto", "growth": {"kind": "constant"}}},
+            "batch.micro_tokens` is auto",
+        ),
+        ({"precision": "float16"}, "precision` is float16"),
+        (
+            {
+                "batch": {
+                    "tokens": 384,
+                    "micro_tokens": 192,
+                    "growth": {
+                        "kind": "noise_scale",
+                        "min_tokens": 384,
+                        "every_steps": 5,
+                        "smoothing": 0.9,
+                        "factor": 1.0,
+                        "rate_scaling": "none",
+                    },
+                }
+            },
+            "batch.growth` is noise_scale",
+        ),
+    ],
+)
+def test_divided_weights_refuse_what_they_cannot_do(params: dict, change: dict, message: str) -> None:
+    section = PretrainParams.model_validate({**params["pretrain"], **change, "sharded": True})
+    with pytest.raises(InputError, match=message):
+        stage.check_sharding(section, Sharded(torch.device("cpu"), rank=0, world=2))
 
 
 def test_half_an_environment_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
