@@ -214,7 +214,7 @@ def suggested_bound(norms: Sequence[float]) -> float | None:
 
 def _batch(records: Sequence[Record], steps: Sequence[Record]) -> dict[str, Any] | None:
     sizes = numbers(steps, "batch_tokens")
-    noise = numbers(steps, "noise_scale")
+    noise = [record["noise_scale"] for record in steps if isinstance(record.get("noise_scale"), float | int)]
     if not sizes:
         return None
     return {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -132,7 +133,7 @@ def _training(figures: dict[str, Any]) -> Iterator[str]:
         )
     if batch is not None:
         grown = f", {batch['start']:,.0f} at the start" if batch["start"] != batch["now"] else ""
-        noise = f"; noise scale {batch['noise_scale']:,.0f}" if batch["noise_scale"] is not None else ""
+        noise = "" if batch["noise_scale"] is None else f"; noise scale {_noise(batch['noise_scale'])}"
         passes = f"; a unit is read in {batch['passes']} passes (memory)" if batch["passes"] else ""
         yield from _entry("Batch", f"{batch['now']:,.0f} tokens{grown}{noise}{passes}")
     if speed is not None:
@@ -150,6 +151,10 @@ def _training(figures: dict[str, Any]) -> Iterator[str]:
             bound = norm["suggested_bound"]
             advice = f"; its norms suggest clipping.norm {bound:.3g}" if bound is not None else ""
             yield from _entry("Clipped", f"{norm['clip_share']:.1%} of the steps{advice}")
+
+
+def _noise(scale: float) -> str:
+    return f"{scale:,.0f} tokens" if math.isfinite(scale) else "beyond what batches of this size can tell"
 
 
 def _trouble(figures: dict[str, Any]) -> Iterator[str]:

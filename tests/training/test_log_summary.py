@@ -206,7 +206,7 @@ def test_evaluations_checkpoints_and_batch() -> None:
     text = text_of(records)
     assert "MLM loss 2.4000, best 2.2000 at step 200, 0.6000 above that of the training sample" in text
     assert "1, last at step 500, 2.0 MiB; training waited 1.1 s (1.0% of the time)" in text
-    assert "4,000 tokens, 1,000 at the start; noise scale 5,500; a unit is read in 2 passes" in text
+    assert "4,000 tokens, 1,000 at the start; noise scale 5,500 tokens; a unit is read in 2 passes" in text
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
@@ -220,6 +220,12 @@ def test_a_log_full_of_nan_has_a_summary() -> None:
     records = planted(40, loss=math.nan, mlm_loss=math.nan, gradient_norm=math.inf)
     assert "NSP loss" in text_of(records)
     assert json.loads(log_summary.encode_figures(summarise(records, now=0.0)))
+
+
+def test_a_noise_scale_beyond_the_batch_is_said() -> None:
+    records = planted(20, noise_scale=math.inf)
+    assert "noise scale beyond what batches of this size can tell" in text_of(records)
+    assert json.loads(log_summary.encode_figures(summarise(records, now=0.0)))["batch"]["noise_scale"] == "Infinity"
 
 
 def test_a_curve_as_blocks() -> None:
