@@ -16,11 +16,13 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, checker, helper, numpy_helper
 
 from bert_ops.compress.quantize import quantize_columns, quantize_rows
-from bert_ops.model.encoder import LAYER_NORM_EPS, EncoderLayer, TaskModel
+from bert_ops.model.encoder import ACTIVATIONS, LAYER_NORM_EPS, EncoderLayer, TaskModel
+from bert_ops.model.rotary import Rotation
 
 #: Fused operators of ONNX Runtime.
 FUSED = "com.microsoft"
@@ -44,9 +46,12 @@ def export(model: TaskModel, *, opset: int, int8: bool) -> bytes:
     graph = _Graph(int8=int8)
     x = _embeddings(graph, model)
     mask = graph.add("Cast", ["attention_mask"], "mask", to=TensorProto.INT32)
+    angles = _angles(graph, model) if model.config.positions == "rotary" else None
     for number, layer in enumerate(model.encoder.layers):
         assert isinstance(layer, EncoderLayer)
-        x = _layer(graph, layer, x, mask, name=f"layer{number}")
+        x = _layer(graph, layer, x, mask, angles, name=f"layer{number}")
+    if model.encoder.final_norm is not None:
+        x = graph.norm(x, model.encoder.final_norm, "final_norm")
     if model.pooler is not None:
         first = graph.add("Gather", [x, graph.constant("cls_position", np.int64(0))], "cls", axis=1)
         x = graph.add("Tanh", [graph.linear(first, model.pooler.dense, "pooler")], "pooled")
@@ -89,6 +94,11 @@ class _Graph:
         """Lengths of the three equal parts of an axis of ``size``."""
         return self.constant(f"thirds_of_{size}", np.full(3, size // 3, dtype=np.int64))
 
+    def norm(self, x: str, norm: Any, output: str) -> str:
+        """Normalise over the last axis."""
+        inputs = [x, self.weight(f"{output}.gamma", norm.weight), self.weight(f"{output}.beta", norm.bias)]
+        return self.add("LayerNormalization", inputs, output, axis=-1, epsilon=LAYER_NORM_EPS)
+
     def normalise(self, x: str, skip: str, norm: Any, output: str) -> str:
         """Add a residual and normalise, in one kernel."""
         inputs = [x, skip, self.weight(f"{output}.gamma", norm.weight), self.weight(f"{output}.beta", norm.bias)]
@@ -116,29 +126,78 @@ def _embeddings(graph: _Graph, model: TaskModel) -> str:
     shape = graph.add("Shape", ["input_ids"], "tokens", start=1, end=2)
     start, axis = graph.constant("zero", np.array([0])), graph.constant("first_axis", np.array([0]))
     token = _lookup(graph, part.token.weight, "token", lambda t, out: graph.add("Gather", [t, "input_ids"], out))
-    assert part.position is not None
-    position = _lookup(
-        graph, part.position.weight, "position", lambda t, out: graph.add("Slice", [t, start, shape, axis], out)
-    )
     rows = graph.weight("segment.table", part.segment.weight)
     segment = graph.add("Gather", [rows, "token_type_ids"], "segment")
-    x = graph.add("Add", [graph.add("Add", [token, segment], "token_segment"), position], "embedded")
-    inputs = [x, graph.weight("norm.gamma", part.norm.weight), graph.weight("norm.beta", part.norm.bias)]
-    return graph.add("LayerNormalization", inputs, "embeddings", axis=-1, epsilon=LAYER_NORM_EPS)
+    x = graph.add("Add", [token, segment], "token_segment")
+    if part.position is not None:
+        position = _lookup(
+            graph, part.position.weight, "position", lambda t, out: graph.add("Slice", [t, start, shape, axis], out)
+        )
+        x = graph.add("Add", [x, position], "embedded")
+    return graph.norm(x, part.norm, "embeddings")
 
 
-def _layer(graph: _Graph, layer: EncoderLayer, x: str, mask: str, *, name: str) -> str:
-    """Self-attention and feed-forward with residuals, post-norm: (B, T, D) to (B, T, D)."""
+def _angles(graph: _Graph, model: TaskModel) -> list[str]:
+    """Positions (B, T), and cosines and sines of all positions, as ONNX Runtime's ``RotaryEmbedding`` reads them."""
+    config = model.config
+    table = torch.zeros(1, config.max_positions, config.hidden_size)
+    rotation = Rotation.of(config, table, None)
+    size = config.hidden_size // config.heads // 2
+    limits = [graph.constant(name, np.int64(value)) for name, value in (("first", 0), ("each", 1))]
+    length = graph.add("Gather", [graph.add("Shape", ["input_ids"], "size"), limits[1]], "length", axis=0)
+    counted = graph.add("Range", [limits[0], length, limits[1]], "counted")
+    positions = graph.add("Expand", [counted, "size"], "positions")
+    return [
+        positions,
+        graph.constant("cosines", _array(rotation.cos).reshape(-1, size)),
+        graph.constant("sines", _array(rotation.sin).reshape(-1, size)),
+    ]
+
+
+def _layer(graph: _Graph, layer: EncoderLayer, x: str, mask: str, angles: list[str] | None, *, name: str) -> str:
+    """Self-attention and feed-forward with residuals: (B, T, D) to (B, T, D)."""
+    if layer.pre_norm:
+        attended = _attention(
+            graph, layer, graph.norm(x, layer.attention_norm, f"{name}.attention_norm"), mask, angles, name=name
+        )
+        x = graph.add("Add", [x, attended], f"{name}.attended")
+        fed = _feed_forward(graph, layer, graph.norm(x, layer.norm, f"{name}.norm"), name=name)
+        return graph.add("Add", [x, fed], f"{name}.out")
+    attended = _attention(graph, layer, x, mask, angles, name=name)
+    x = graph.normalise(x, attended, layer.attention_norm, f"{name}.attention_norm")
+    return graph.normalise(x, _feed_forward(graph, layer, x, name=name), layer.norm, f"{name}.norm")
+
+
+def _attention(graph: _Graph, layer: EncoderLayer, x: str, mask: str, angles: list[str] | None, *, name: str) -> str:
     qkv = graph.linear(x, layer.qkv, f"{name}.qkv")
     parts = [f"{name}.query", f"{name}.key", f"{name}.value"]
     graph.nodes.append(
         helper.make_node("Split", [qkv, graph.thirds(layer.qkv.out_features)], parts, name=f"{name}.split", axis=2)
     )
+    if angles is not None:
+        parts[:2] = [
+            graph.add(
+                "RotaryEmbedding",
+                [part, *angles],
+                f"{part}.turned",
+                domain=FUSED,
+                num_heads=layer.heads,
+                # The whole head is turned; the size has to be said where heads are not an axis of their own.
+                rotary_embedding_dim=layer.qkv.out_features // 3 // layer.heads,
+            )
+            for part in parts[:2]
+        ]
     mixed = graph.add("MultiHeadAttention", [*parts, "", mask], f"{name}.mixed", domain=FUSED, num_heads=layer.heads)
-    attended = graph.linear(mixed, layer.attention_out, f"{name}.attention")
-    x = graph.normalise(x, attended, layer.attention_norm, f"{name}.attention_norm")
-    up = graph.add("Gelu", [graph.linear(x, layer.up, f"{name}.up")], f"{name}.gelu", domain=FUSED)
-    return graph.normalise(x, graph.linear(up, layer.down, f"{name}.down"), layer.norm, f"{name}.norm")
+    return graph.linear(mixed, layer.attention_out, f"{name}.attention")
+
+
+def _feed_forward(graph: _Graph, layer: EncoderLayer, x: str, *, name: str) -> str:
+    up = graph.linear(x, layer.up, f"{name}.up")
+    if layer.activation is ACTIVATIONS["relu"]:
+        active = graph.add("Relu", [up], f"{name}.relu")
+    else:
+        active = graph.add("Gelu", [up], f"{name}.gelu", domain=FUSED)
+    return graph.linear(active, layer.down, f"{name}.down")
 
 
 def _finish(graph: _Graph, model: TaskModel, *, opset: int) -> ModelProto:

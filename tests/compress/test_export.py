@@ -13,7 +13,15 @@ from bert_ops.compress.scoring import onnx_scorer, pytorch_scorer
 from bert_ops.model.encoder import EncoderConfig, TaskModel
 
 
-def random_model(kind="sequence_classification", *, seed=0, heads=4, layers=2, hidden=32):
+OPTIONS = [
+    {"activation": "relu"},
+    {"norm": "pre"},
+    {"positions": "rotary"},
+    {"activation": "relu", "norm": "pre", "positions": "rotary"},
+]
+
+
+def random_model(kind="sequence_classification", *, seed=0, heads=4, layers=2, hidden=32, **options):
     """A model whose logits are far enough from zero for a difference to show."""
     torch.manual_seed(seed)
     config = EncoderConfig(
@@ -25,6 +33,7 @@ def random_model(kind="sequence_classification", *, seed=0, heads=4, layers=2, h
         max_positions=40,
         hidden_dropout=0.5,
         attention_dropout=0.5,
+        **options,
     )
     model = TaskModel(config, labels=3, kind=kind, classifier_dropout=0.5)
     for parameter in model.parameters():
@@ -52,6 +61,20 @@ def test_float32_graph_gives_pytorchs_logits(kind, heads):
         assert got.shape == ((size, 3) if kind == "sequence_classification" else (size, tokens, 3))
         seen = attend.astype(bool) if kind == "token_classification" else slice(None)
         np.testing.assert_allclose(got[seen], expected[seen], atol=2e-5)
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+@pytest.mark.parametrize("int8", [False, True])
+def test_every_architecture_is_exported(options, int8):
+    model = random_model("token_classification", **options)
+    onnx_score, torch_score = onnx_scorer(export(model, opset=17, int8=int8), threads=1), pytorch_scorer(model)
+    for size, tokens in [(1, 1), (1, 40), (5, 23)]:
+        ids, attend = batch(np.random.default_rng(1), size, tokens)
+        got, expected = onnx_score(ids, attend)[attend > 0], torch_score(ids, attend)[attend > 0]
+        if int8:
+            assert np.corrcoef(got.ravel(), expected.ravel())[0, 1] > 0.98
+        else:
+            np.testing.assert_allclose(got, expected, atol=5e-5)
 
 
 def test_segments_reach_the_graph():
