@@ -167,8 +167,8 @@ def sweep(run: Path) -> None:
 
 
 def state_text(state: Mapping[str, Any]) -> str:
-    """State as strict JSON; numbers that JSON lacks (a loss may be NaN) survive as texts."""
-    return dump_json(to_json(state))
+    """State as strict JSON, names in their order; numbers that JSON lacks (a loss may be NaN) survive as texts."""
+    return json.dumps(to_json(state), ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def inspect(path: Path) -> Entry:
