@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
+from bert_ops.training.norm_bound import suggest_bound
 from bert_ops.training.params import ClippingParams
 
-#: Quantile of the norms that :func:`suggest_bound` takes.
-QUANTILE = 0.9
+__all__ = ["clip", "suggest_bound", "total_norm"]
 
 
 def total_norm(parameters: list[nn.Parameter]) -> Tensor:
@@ -57,17 +56,3 @@ def _largest(gradient: Tensor) -> Tensor:
     """Largest absolute value, a scalar; of the whole where the gradient is divided among processes."""
     largest = gradient.abs().max()
     return largest.full_tensor() if isinstance(largest, DTensor) else largest
-
-
-def suggest_bound(norms: Sequence[float]) -> float | None:
-    """Bound to try, from the norms of a run: the 90% quantile of the finite ones, to two digits.
-
-    It leaves nine steps of ten as they are and cuts the tail, whatever the scale of the model's gradients (the idea of
-    AutoClip, Seetharaman et al. 2020, arXiv:2007.14469, with a fixed bound instead of a moving one). None without
-    a finite positive norm.
-    """
-    finite = [value for value in norms if math.isfinite(value) and value > 0]
-    if not finite:
-        return None
-    bound = float(np.quantile(finite, QUANTILE))
-    return float(f"{bound:.2g}")

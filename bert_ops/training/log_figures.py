@@ -13,6 +13,7 @@ from itertools import pairwise
 from typing import Any
 
 from bert_ops.training.log_lines import Record
+from bert_ops.training.norm_bound import suggest_bound
 
 #: Lines at the start, and at the end, over which a loss is averaged.
 _EDGE = 5
@@ -207,8 +208,6 @@ def suggested_bound(norms: Sequence[float]) -> float | None:
     """Clipping bound that the norms of a run speak for, or None where there are too few of them."""
     if len(norms) < _LEAST_NORMS:
         return None
-    from bert_ops.training.clipping import suggest_bound  # brings torch, which the rest of a summary does not need
-
     return suggest_bound(norms)
 
 

@@ -351,3 +351,9 @@ def test_the_command_follows_a_run_of_another_process(tmp_path: Path) -> None:
         log.write("finish", step=3)
         assert any("finish" in line for line in lines)
         assert process.wait(20) == 0
+
+
+def test_a_look_at_a_log_does_not_wait_for_torch() -> None:
+    """Torch takes seconds to import while a run has all cores."""
+    code = "import sys; import bert_ops.training.log_summary; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
