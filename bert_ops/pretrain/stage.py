@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import os
 import shutil
@@ -107,7 +106,7 @@ def pretrain(arguments: argparse.Namespace, params: PretrainParams, store: Token
         save(arguments, model.config, weights, outcome, results)
         arguments.run_log.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(folder / LOG_NAME, arguments.run_log)
-    checkpoint.discard(folder)
+        checkpoint.discard(folder)
     note(
         f"pretrain: held-out MLM loss {results['mlm_loss']:.3f} (unigram {results['unigram_loss']:.3f}), "
         f"accuracy {results['mlm_accuracy']:.1%} (unigram {results['unigram_accuracy']:.1%})"
@@ -131,16 +130,12 @@ def identify(params: PretrainParams, store: TokenStore) -> dict[str, str]:
     """
     training = params.model_dump(mode="json", exclude={"checkpoints", "log_every_steps", "sharded"})
     return {
-        "architecture": _digest(training.pop("model")),
+        "architecture": json.dumps(training.pop("model"), sort_keys=True),
         "vocabulary": str(store.manifest["vocab_sha256"]),
-        "parameters": _digest(training),
+        "parameters": json.dumps(training, sort_keys=True),
         "tokens": file_sha256(store.folder / "manifest.json"),
         "torch": torch.__version__,
     }
-
-
-def _digest(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def describe(model: PretrainingModel, store: TokenStore, params: PretrainParams) -> None:
