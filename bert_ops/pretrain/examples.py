@@ -70,8 +70,7 @@ def plan_examples(
     heads_tails = splits & (rng.random(len(here)) < 0.5)
     other = np.zeros_like(splits)
     if sentence_objective == "nsp":
-        own = np.repeat(documents, counts)
-        other = heads_tails & (visits.of(own)[1] < visits.count)
+        other = heads_tails & np.repeat(visits.of(documents)[1] < visits.count, counts)
     # An example is a step from a sentence to the first one that it leaves over; the window is one chain of steps.
     heads = _chain(np.where(other, cut, last))
     table = np.zeros((len(heads), 5), np.int64)
@@ -89,7 +88,8 @@ def plan_examples(
     elif sentence_objective == "nsp":
         replaced = np.flatnonzero(other[heads])
         room = budget[heads[replaced]] - table[replaced, A_LENGTH]
-        table[replaced, B_START : B_LENGTH + 1] = _elsewhere(view, visits, own[heads[replaced]], room, rng)
+        own = np.repeat(documents, counts)[heads[replaced]]
+        table[replaced, B_START : B_LENGTH + 1] = _elsewhere(view, visits, own, room, rng)
         table[replaced, PAIR] = IS_RANDOM
     return _pieces(table, sequence_tokens - 2)
 

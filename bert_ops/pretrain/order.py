@@ -56,8 +56,12 @@ class Visits:
         self.repeats = view.repeats
         self.count = view.documents
         if self.repeats is not None:
-            blocks = np.add.reduceat(self.repeats, np.arange(0, len(self.repeats), BLOCK), dtype=np.int64)
-            self._before = np.concatenate([[0], np.cumsum(blocks)])
+            full = len(self.repeats) // BLOCK * BLOCK
+            self._blocks = self.repeats[:full].reshape(-1, BLOCK)
+            self._last = np.zeros(BLOCK, np.uint8)
+            self._last[: len(self.repeats) - full] = self.repeats[full:]
+            sums = np.append(self._blocks.sum(1, dtype=np.int64), self._last.sum(dtype=np.int64))
+            self._before = np.concatenate([[0], np.cumsum(sums)])
             self.count = int(self._before[-1])
 
     def documents(self, visits: Numbers) -> Numbers:
@@ -77,18 +81,16 @@ class Visits:
         times = self.repeats[documents].astype(np.int64)
         return self._before[block] + self._within(block)[np.arange(len(documents)), place] - times, times
 
-    def _within(self, block: Numbers) -> NDArray[np.int32]:
-        """Visits up to and with each document of a block, (N, BLOCK); past the last document, all of them."""
-        assert self.repeats is not None
-        places = block[:, None] * BLOCK + np.arange(BLOCK)
-        inside = places < len(self.repeats)
-        found = np.where(inside, self.repeats[np.minimum(places, len(self.repeats) - 1)], 0)
-        within: NDArray[np.int32] = np.cumsum(found, axis=1, dtype=np.int32)
-        return within
-
     def elsewhere(self, documents: Numbers, rng: np.random.Generator) -> Numbers:
         """For each document another one, as likely as it has visits; each must leave some to the others."""
         first, times = self.of(documents)
         # Drawing from this document's visits fewer, and stepping over them, is uniform over the others.
         drawn = rng.integers(self.count - times)
         return self.documents(drawn + np.where(drawn >= first, times, 0))
+
+    def _within(self, block: Numbers) -> NDArray[np.uint16]:
+        """Visits from the first document of a block up to and with each one of it, (N, BLOCK)."""
+        repeats = np.empty((len(block), BLOCK), np.uint8)
+        full = block < len(self._blocks)
+        repeats[full], repeats[~full] = self._blocks[block[full]], self._last
+        return np.cumsum(repeats, axis=1, dtype=np.uint16)

@@ -1,11 +1,11 @@
 """The endless sequence of packed batches ("units") of a split.
 
-Which unit stands at which place is a function of corpus, seed and settings alone, not of batch size, processes or
-what was read before. An epoch reads the split in *windows*: documents of a pseudo-random order
-(:mod:`bert_ops.pretrain.order`) up to some million tokens. A window is planned as a whole: its documents are cut into
-examples, these are packed into rows, the rows are shuffled and cut into units. Memory holds one window's boundaries
-and no more of the tokens than a unit. A place in the sequence is where a window begins and the rows that have been
-read of it, so that going on from any place costs the plan of one window.
+Which unit stands at which place is a function of corpus, seed and settings alone, not of processes, steps or what was
+read before. An epoch reads the split in *windows*: documents of a pseudo-random order (:mod:`bert_ops.pretrain.order`)
+up to some million tokens. A window is planned as a whole: its documents are cut into examples, these are packed into
+rows, the rows are shuffled and cut into units. Memory holds one window's texts and plan, whatever the size of the
+split. A place in the sequence is where a window begins and how many of its rows have been read, so that going on from
+any place costs the plan of one window.
 """
 
 from __future__ import annotations
@@ -15,16 +15,17 @@ from dataclasses import dataclass, replace
 from itertools import islice
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bert_ops.errors import ArtifactError, InputError
 from bert_ops.pretrain.batch import PackedBatch
 from bert_ops.pretrain.examples import Plan, SentenceObjective, lengths, plan_examples
-from bert_ops.pretrain.layout import lay_out
+from bert_ops.pretrain.layout import copy_texts, lay_out
 from bert_ops.pretrain.masking import BERT_RATE, BERT_RATES, MaskingRates, corrupt
 from bert_ops.pretrain.order import Numbers, Visits, shuffled
 from bert_ops.pretrain.packing import pack
 from bert_ops.seeding import derive, generator
-from bert_ops.tokenizer.store import SplitView
+from bert_ops.tokenizer.store import Ids, SplitView
 
 Position = dict[str, int]
 START: Position = {"epoch": 0, "window": 0, "row": 0, "unit": 0}
@@ -36,12 +37,15 @@ WINDOW_UNITS = 32
 
 @dataclass(frozen=True)
 class Window:
-    """Plan of a window.
+    """Plan of a window, and its texts.
 
     Args:
         examples: (N, 5), see :mod:`bert_ops.pretrain.examples`; by row, then by column.
         column: (N,), first column of each.
         row_ends: (rows + 1,), first example of each row, and N.
+        text: (P,), ids of the examples one after the other.
+        word_starts: (P,), whether each begins a word, or None if single tokens are masked.
+        text_ends: (N + 1,), first token of each example, and P.
         stop: first visit of the next window.
 
     """
@@ -49,6 +53,9 @@ class Window:
     examples: Plan
     column: Numbers
     row_ends: Numbers
+    text: Ids
+    word_starts: NDArray[np.bool_] | None
+    text_ends: Numbers
     stop: int
 
     @property
@@ -158,7 +165,9 @@ class UnitStream:
         row = rng.permutation(packing.rows)[packing.row]
         order = np.lexsort((packing.column, row))
         row_ends = np.searchsorted(row[order], np.arange(packing.rows + 1))
-        return Window(table[order], packing.column[order], row_ends, first + len(documents))
+        table = table[order]
+        texts = copy_texts(self.view, table, with_word_starts=self.whole_words)
+        return Window(table, packing.column[order], row_ends, *texts, stop=first + len(documents))
 
     def _documents(self, epoch: int, first: int) -> Numbers:
         """Documents of a window, in reading order: as many as make its tokens, one at least."""
@@ -179,14 +188,15 @@ class UnitStream:
     def unit(self, window: Window, row: int, number: int) -> PackedBatch:
         """Copy and corrupt the rows from ``row`` on as the unit of this number."""
         ends = window.row_ends[row : row + self.rows + 1]
-        here = slice(ends[0], ends[-1])
+        here, text = slice(ends[0], ends[-1]), slice(*window.text_ends[ends[[0, -1]]])
         batch, word_starts = lay_out(
-            self.view,
             window.examples[here],
             window.column[here],
+            window.text[text],
+            None if window.word_starts is None else window.word_starts[text],
             in_row=np.diff(ends),
             sequence_tokens=self.sequence_tokens,
-            with_word_starts=self.whole_words,
+            special=self.view.special,
             unit=number,
         )
         masked, targets = corrupt(

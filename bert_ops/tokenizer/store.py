@@ -155,7 +155,8 @@ class SplitView:
             yield 0, slice(None), tokens
             return
         shards = np.searchsorted(self.shard_starts, tokens, side="right") - 1
-        order = np.argsort(shards, kind="stable")
+        # Small integers are sorted by radix, in linear time.
+        order = np.argsort(shards.astype(np.min_scalar_type(len(self._shards))), kind="stable")
         found, first = np.unique(shards[order], return_index=True)
         for shard, places in zip(found.tolist(), np.split(order, first[1:]), strict=True):
             yield shard, places, tokens[places] - self.shard_starts[shard]
