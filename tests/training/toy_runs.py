@@ -71,7 +71,7 @@ def loss(model: nn.Module, unit: Rows) -> Loss:
 
 def evaluate(model: nn.Module) -> dict[str, float]:
     fixed = rows_of(10**6, rows=32)
-    return {"validation_loss": float(loss(model, fixed).sums["squared"]) / 32}
+    return {"validation_loss": float(loss(model, fixed).sums["squared"].detach()) / 32}
 
 
 def batch(units_a_step: int = 2, *, growth: Any = None, world: int = 1) -> BatchSize:
