@@ -17,6 +17,9 @@ from typing import Any, TextIO
 #: Set by Dagster Pipes in the environment of the processes that it launches.
 _PIPES_VARIABLE = "DAGSTER_PIPES_CONTEXT"
 
+#: Reports to Dagster over a whole piece of work, about: its plots show the last hundred, which should be all of them.
+_REPORTS = 100
+
 
 class Progress:
     """Reports how far a piece of work is.
@@ -39,6 +42,7 @@ class Progress:
         self.start = time.monotonic()
         self.first_done: int | None = None
         self.last_line = -1e9
+        self.last_report = -1e9
 
     def update(self, done: int, *, also: Mapping[str, Any] | None = None, **figures: float | str) -> None:
         """Report ``done`` units. Cheap: most calls print nothing.
@@ -66,8 +70,11 @@ class Progress:
         if made and done < self.total:
             parts.append(f"{duration(remaining)} left")
         self._write(" · ".join(parts), final=done >= self.total)
-        counts = {"done": done, "total": self.total, "unit": self.unit, "what": self.what}
-        report_to_dagster({**_plain(also or {}), **counts, **figures})
+        pause = (seconds + remaining) / _REPORTS if made else 0.0
+        if done >= self.total or now - self.last_report >= pause:
+            self.last_report = now
+            counts = {"done": done, "total": self.total, "unit": self.unit, "what": self.what}
+            report_to_dagster({**_plain(also or {}), **counts, **figures})
 
     def _update_open(self, done: int, now: float, figures: dict[str, float | str], also: Mapping[str, Any]) -> None:
         """Report work of unknown size: what is done, and how fast."""

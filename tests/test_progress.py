@@ -110,3 +110,24 @@ def test_further_figures_go_to_dagster_and_not_to_the_line(clock, monkeypatch, t
     assert "mlm_loss" not in stream.getvalue()
     assert sent[-1]["mlm_loss"] == 1.5 and sent[-1]["done"] == 2 and sent[-1]["loss"] == 2.0
     assert "noise_scale" not in sent[-1] and "row" not in sent[-1]
+
+
+def test_dagster_gets_about_a_hundred_reports_of_a_long_run(clock, monkeypatch):
+    sent = []
+    monkeypatch.setattr(progress, "report_to_dagster", lambda payload: sent.append(payload["done"]))
+    bar = Progress("training", total=36_000, unit="steps", stream=io.StringIO())
+    for done in range(36_001):
+        bar.update(done)
+        clock[0] += 1.0
+    assert 90 <= len(sent) <= 110 and sent[-1] == 36_000
+    assert sent[3] < 2000, "the first come soon"
+
+
+def test_dagster_gets_every_line_of_a_short_run(clock, monkeypatch):
+    sent = []
+    monkeypatch.setattr(progress, "report_to_dagster", lambda payload: sent.append(payload["done"]))
+    bar = Progress("training", total=600, unit="steps", stream=io.StringIO())
+    for done in range(601):
+        bar.update(done)
+        clock[0] += 1.0
+    assert sent == list(range(0, 601, 10))
