@@ -95,7 +95,7 @@ def possible_rows(params: PretrainParams, *, world: int) -> list[int]:
     if not sizes:
         name = "min_tokens" if growth.kind == "noise_scale" else "start_tokens"
         raise InputError(
-            f"pretrain.batch.growth.{name} {smallest_step(params.batch)} has no room for {units} rows of {T} tokens "
+            f"pretrain.batch.growth.{name} {smallest_step(params.batch)} has no room for {units} × {T} tokens "
             f"for each of {world} processes",
             allowed=f"at least {units * T * world}",
             remedy="raise it",
