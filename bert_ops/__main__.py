@@ -18,17 +18,18 @@ from pathlib import Path
 from bert_ops import __version__
 from bert_ops.errors import BertOpsError, InputError, StorageError
 from bert_ops.io import storage_errors
-from bert_ops.processes import die_with_parent
+from bert_ops.processes import TRAINING_ENVIRONMENT, die_with_parent
 from bert_ops.progress import dagster_session
 
 
 @dataclass(frozen=True)
 class Command:
-    """A command: where its code stands and what it does, in one line."""
+    """A command: where its code stands, what it does in one line, whether it is a stage, and one that trains."""
 
     module: str
     summary: str
     is_stage: bool = True
+    trains: bool = False
 
 
 COMMANDS = {
@@ -41,9 +42,11 @@ COMMANDS = {
     "tokenizer": Command("bert_ops.tokenizer.train", "train the WordPiece vocabulary"),
     "tokenize": Command("bert_ops.tokenizer.encode", "turn sentences into memory-mapped token shards"),
     "validate_tokens": Command("bert_ops.tokenizer.validate", "check the token shards"),
-    "pretrain": Command("bert_ops.pretrain.stage", "train the encoder on masked tokens and sentence pairs"),
-    "finetune": Command("bert_ops.finetune.stage", "tune the pretrained encoder for a task"),
-    "baselines": Command("bert_ops.finetune.baselines", "train what a task's model must beat"),
+    "pretrain": Command(
+        "bert_ops.pretrain.stage", "train the encoder on masked tokens and sentence pairs", trains=True
+    ),
+    "finetune": Command("bert_ops.finetune.stage", "tune the pretrained encoder for a task", trains=True),
+    "baselines": Command("bert_ops.finetune.baselines", "train what a task's model must beat", trains=True),
     "evaluate": Command("bert_ops.evaluate.stage", "score a task's model and write its HTML report"),
     "compress": Command("bert_ops.compress.stage", "make the small int8 model that ships"),
     "promote": Command("bert_ops.evaluate.promotion", "make a compressed model the champion if it passes the gates"),
@@ -73,15 +76,28 @@ if "OMP_WAIT_POLICY" not in os.environ:
 
 
 def entry() -> None:
-    """Run the command line as a program, with Python's string hashes fixed.
+    """Run the command line as a program, in the environment that it is measured and reproducible in.
 
-    Evidently lists labels in the order of a set, which differs from process to process, and with it the bytes of a
-    report. The hash seed can only be chosen before Python starts, so the process begins anew, under the same number.
+    What has to be said before Python, or the C library, starts can only be said to a new process: this one begins anew,
+    under the same number, if something of it is missing.
     """
-    if os.environ.get("PYTHONHASHSEED") != "0":
-        os.environ["PYTHONHASHSEED"] = "0"
+    missing = {name: value for name, value in wanted_environment(sys.argv[1:]).items() if os.environ.get(name) != value}
+    if missing:
+        os.environ.update(missing)
         os.execv(sys.executable, [sys.executable, "-m", "bert_ops", *sys.argv[1:]])  # noqa: S606 — no shell is meant
     sys.exit(main())
+
+
+def wanted_environment(argv: list[str]) -> dict[str, str]:
+    """Environment variables that a command wants; the allocator's only if the user has not set them.
+
+    Python's string hashes are fixed because Evidently lists labels in the order of a set, which differs from process to
+    process, and with it the bytes of a report.
+    """
+    wanted = {"PYTHONHASHSEED": "0"}
+    if argv and argv[0] in COMMANDS and COMMANDS[argv[0]].trains and "GLIBC_TUNABLES" not in os.environ:
+        wanted |= TRAINING_ENVIRONMENT
+    return wanted
 
 
 def main(argv: list[str] | None = None) -> int:

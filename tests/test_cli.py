@@ -174,3 +174,19 @@ def test_a_command_starts_anew_and_ends_with_its_own_code(tmp_path):
     command = [sys.executable, "-m", "bert_ops", "params", "--params", str(tmp_path / "none.yaml")]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == InputError.exit_code and "none.yaml does not exist" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("command", "set_before", "expected"),
+    [("pretrain", None, True), ("finetune", None, True), ("ingest", None, False), ("pretrain", "mine=1", False)],
+)
+def test_training_keeps_its_memory_unless_the_user_says_otherwise(monkeypatch, command, set_before, expected):
+    if set_before is None:
+        monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
+    else:
+        monkeypatch.setenv("GLIBC_TUNABLES", set_before)
+    wanted = cli.wanted_environment([command])
+    assert ("GLIBC_TUNABLES" in wanted) is expected
+    for name, value in wanted.items():
+        monkeypatch.setenv(name, value)
+    assert set(cli.wanted_environment([command])) == {"PYTHONHASHSEED"}  # a process does not begin anew twice
