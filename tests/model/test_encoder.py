@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from bert_ops.model import attention
 from bert_ops.model.attention import Pattern, attend
 from bert_ops.model.encoder import EncoderConfig, PretrainingModel
 
@@ -133,3 +134,23 @@ def test_each_option_changes_the_result(options: dict) -> None:
         plain, _ = build()(batch["ids"], batch["segments"])
         other, _ = build(**options)(batch["ids"], batch["segments"])
     assert not torch.allclose(plain, other, atol=1e-3)
+
+
+def test_the_gpu_kernel_is_called_with_the_bounds_of_examples(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No GPU here: a stand-in computes what the kernel documents, run by run, and the result has to be the CPU's."""
+
+    def reference(query: Tensor, key: Tensor, value: Tensor, bounds: Tensor, bounds_k: Tensor, most: int, most_k: int):
+        assert bounds.dtype == torch.int32 and torch.equal(bounds, bounds_k)
+        assert query.shape == (48, 4, 8) and most == most_k == int(bounds.diff().max())
+        runs = []
+        for start, stop in zip(bounds.tolist(), bounds[1:].tolist(), strict=False):
+            parts = [part[start:stop].transpose(0, 1) for part in (query, key, value)]
+            runs.append(torch.nn.functional.scaled_dot_product_attention(*parts).transpose(0, 1))
+        return torch.cat(runs)
+
+    monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", reference)
+    batch, _ = packed()
+    bounds = torch.tensor([0, 5, 16, 24, 43, 48], dtype=torch.int32)
+    pattern = Pattern(batch["examples"], bounds=bounds, longest=19)
+    qkv = torch.randn(2, 24, 3, 4, 8, dtype=torch.double, generator=torch.Generator().manual_seed(2))
+    assert torch.allclose(attention._varlen(qkv, pattern), attend(qkv, pattern, dropout=0.0), atol=1e-12)
