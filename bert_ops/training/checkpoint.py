@@ -228,6 +228,7 @@ class CheckpointStore:
                 entry = files.inspect(paths[-1]) if paths else None
             except (BertOpsError, OSError):
                 entry = None
-            if entry is not None:
-                parts = "; ".join(differences(entry.identity, self.identity))
-                note(f"{run} holds step {entry.step} of another run, which this one does not go on with ({parts})")
+            parts = differences(entry.identity, self.identity) if entry is not None else []
+            if entry is not None and parts:
+                what = "; ".join(parts)
+                note(f"{run} holds step {entry.step} of another run, which this one does not go on with ({what})")

@@ -50,6 +50,8 @@ class Meter:
             self.peak = gemm_peak(workers.device, precision) * workers.world
         self.last: StepFigures | None = None
         self.measured: dict[str, float] = {}
+        #: Figures of the last step that stand beside an evaluation; a run may be stopped between the two.
+        self.beside: dict[str, float] = {}
         #: Figures of the last line.
         self.line: dict[str, Any] = {}
         self._reset()
@@ -72,6 +74,7 @@ class Meter:
     def step(self, figures: StepFigures, *, seconds: float) -> None:
         """Take in a step."""
         self.last = figures
+        self.beside = {"learning_rate": figures.rate, "gradient_norm": figures.norm}
         self.steps += 1
         self.clipped += figures.clipped
         self.tokens += figures.tokens
@@ -99,14 +102,14 @@ class Meter:
         self.log.write("step", **self.line)
         self._reset()
 
-    def state(self) -> dict[str, int]:
+    def state(self) -> dict[str, Any]:
         """What a checkpoint between two lines holds, so that the next line says the same after a resume."""
-        return {"steps": self.steps, "clipped": self.clipped}
+        return {"steps": self.steps, "clipped": self.clipped, "beside": self.beside}
 
-    def restore(self, state: dict[str, int]) -> None:
+    def restore(self, state: dict[str, Any]) -> None:
         """Undo :meth:`state`; throughput is that of this process alone."""
         self._reset()
-        self.steps, self.clipped = state["steps"], state["clipped"]
+        self.steps, self.clipped, self.beside = state["steps"], state["clipped"], state["beside"]
 
     def batch_changed(self, run: Run, figures: StepFigures, before: int, after: int) -> None:
         """Log that the batch grew or shrank."""
@@ -123,10 +126,7 @@ class Meter:
 
     def evaluation_figures(self, run: Run) -> dict[str, float]:
         """What stands beside an evaluation in the history."""
-        figures = {"tokens": float(run.tokens)}
-        if self.last is not None:
-            figures |= {"learning_rate": self.last.rate, "gradient_norm": self.last.norm}
-        return figures
+        return {"tokens": float(run.tokens), **self.beside}
 
     def evaluated(self, row: dict[str, float]) -> None:
         """Remember held-out figures for the progress line."""
