@@ -21,8 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bert_ops.pretrain.batch import IS_NEXT, IS_RANDOM, NO_PAIR
-from bert_ops.pretrain.order import Numbers, Visits
-from bert_ops.tokenizer.store import SplitView
+from bert_ops.pretrain.order import Visits
+from bert_ops.tokenizer.store import Numbers, SplitView
 
 SentenceObjective = Literal["nsp", "sop", "none"]
 OBJECTIVES: tuple[SentenceObjective, ...] = get_args(SentenceObjective)

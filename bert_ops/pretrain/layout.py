@@ -7,12 +7,11 @@ from numpy.typing import NDArray
 
 from bert_ops.pretrain.batch import PackedBatch
 from bert_ops.pretrain.examples import A_LENGTH, A_START, B_LENGTH, B_START, PAIR, Plan, lengths, ranges
-from bert_ops.pretrain.order import Numbers
-from bert_ops.tokenizer.store import Ids, SplitView
+from bert_ops.tokenizer.store import Ids, Numbers, SplitView
 from bert_ops.tokenizer.wordpiece import SpecialIds
 
 #: Examples that are copied at a time, so that what addresses their tokens stays small beside them.
-CHUNK = 8192
+CHUNK = 2**15
 
 
 def copy_texts(
@@ -31,10 +30,13 @@ def copy_texts(
     for first in range(0, len(examples), CHUNK):
         some = examples[first : first + CHUNK]
         here = slice(ends[first], ends[first + len(some)])
-        tokens = ranges(some[:, [A_START, B_START]].reshape(-1), some[:, [A_LENGTH, B_LENGTH]].reshape(-1))
-        ids[here] = view.take(tokens)
+        ids[here], starts = view.copy(
+            some[:, [A_START, B_START]].reshape(-1),
+            some[:, [A_LENGTH, B_LENGTH]].reshape(-1),
+            word_starts=with_word_starts,
+        )
         if word_starts is not None:
-            word_starts[here] = view.take_word_starts(tokens)
+            word_starts[here] = starts
     return ids, word_starts, ends
 
 

@@ -10,9 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from bert_ops.tokenizer.store import SplitView
-
-Numbers = NDArray[np.int64]
+from bert_ops.tokenizer.store import Numbers, SplitView
 
 #: Rounds of the Feistel network; four suffice for ideal round functions (Luby & Rackoff 1988).
 ROUNDS = 8

@@ -22,10 +22,10 @@ from bert_ops.pretrain.batch import PackedBatch
 from bert_ops.pretrain.examples import Plan, SentenceObjective, lengths, plan_examples
 from bert_ops.pretrain.layout import copy_texts, lay_out
 from bert_ops.pretrain.masking import BERT_RATE, BERT_RATES, MaskingRates, corrupt
-from bert_ops.pretrain.order import Numbers, Visits, shuffled
+from bert_ops.pretrain.order import Visits, shuffled
 from bert_ops.pretrain.packing import pack
 from bert_ops.seeding import derive, generator
-from bert_ops.tokenizer.store import Ids, SplitView
+from bert_ops.tokenizer.store import Ids, Numbers, SplitView
 
 Position = dict[str, int]
 START: Position = {"epoch": 0, "window": 0, "row": 0, "unit": 0}

@@ -33,6 +33,7 @@ from bert_ops.tokenizer.wordpiece import SpecialIds
 FORMAT = "bert-ops-tokens-2"
 SPLITS = ("train", "validation", "test")
 Ids = NDArray[np.unsignedinteger[Any]]
+Numbers = NDArray[np.int64]
 
 #: Bytes before the values of a one-dimensional ``.npy`` file, as numpy pads it.
 NPY_HEADER = 128
@@ -80,12 +81,12 @@ class SplitView:
         return int(self.entry["documents"])
 
     @cached_property
-    def sentence_ends(self) -> NDArray[np.int64]:
+    def sentence_ends(self) -> Numbers:
         """Where each sentence begins, and where the last ends, (S + 1,), a memory map."""
         return self._boundaries("sentences", count=self.sentences, last=self.tokens)
 
     @cached_property
-    def document_ends(self) -> NDArray[np.int64]:
+    def document_ends(self) -> Numbers:
         """First sentence of each document, and the one after the last, (N + 1,), a memory map."""
         return self._boundaries("documents", count=self.documents, last=self.sentences)
 
@@ -98,7 +99,7 @@ class SplitView:
         return repeats
 
     @cached_property
-    def shard_starts(self) -> NDArray[np.int64]:
+    def shard_starts(self) -> Numbers:
         """First token of each shard, and the one after the last, (shards + 1,)."""
         return np.cumsum([0, *(shard["tokens"] for shard in self.entry["shards"])])
 
@@ -110,7 +111,7 @@ class SplitView:
     def _start_bits(self) -> list[NDArray[np.uint8]]:
         return [_map(self.folder / starts_file(s["file"]), np.dtype(np.uint8)) for s in self.entry["shards"]]
 
-    def lengths(self) -> NDArray[np.int64]:
+    def lengths(self) -> Numbers:
         """Tokens of each sentence, (S,)."""
         return np.diff(self.sentence_ends)
 
@@ -135,31 +136,30 @@ class SplitView:
             parts.append(np.unpackbits(packed, bitorder="little")[first % 8 : first % 8 + last - first])
         return np.concatenate(parts).view(np.bool_)
 
-    def take(self, tokens: NDArray[np.int64]) -> Ids:
-        """Ids of single tokens, (P,), counted over all shards, in any order: one gather a shard."""
-        ids = np.empty(len(tokens), self.dtype)
-        for shard, places, inside in self._by_shard(tokens):
+    def copy(self, starts: Numbers, counts: Numbers, *, word_starts: bool) -> tuple[Ids, NDArray[np.bool_] | None]:
+        """Copy many spans, one after the other: ids (P,), and whether each begins a word; one gather a shard."""
+        ids = np.empty(counts.sum(), self.dtype)
+        begins = np.empty(len(ids), np.bool_) if word_starts else None
+        for shard, inside, places in self._by_shard(starts, counts):
             ids[places] = self._shards[shard][inside]
-        return ids
+            if begins is not None:
+                begins[places] = self._start_bits[shard][inside >> 3] >> (inside & 7).astype(np.uint8) & 1
+        return ids, begins
 
-    def take_word_starts(self, tokens: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Whether single tokens begin a word, (P,), as :meth:`take`."""
-        starts = np.empty(len(tokens), np.bool_)
-        for shard, places, inside in self._by_shard(tokens):
-            starts[places] = self._start_bits[shard][inside >> 3] >> (inside & 7).astype(np.uint8) & 1
-        return starts
-
-    def _by_shard(self, tokens: NDArray[np.int64]) -> Iterator[tuple[int, Any, NDArray[np.int64]]]:
-        """Shard, places in ``tokens`` and tokens within the shard, for each shard that holds some."""
-        if len(self.shard_starts) == 2:
-            yield 0, slice(None), tokens
-            return
-        shards = np.searchsorted(self.shard_starts, tokens, side="right") - 1
-        # Small integers are sorted by radix, in linear time.
-        order = np.argsort(shards.astype(np.min_scalar_type(len(self._shards))), kind="stable")
-        found, first = np.unique(shards[order], return_index=True)
-        for shard, places in zip(found.tolist(), np.split(order, first[1:]), strict=True):
-            yield shard, places, tokens[places] - self.shard_starts[shard]
+    def _by_shard(self, starts: Numbers, counts: Numbers) -> Iterator[tuple[int, Numbers, Numbers]]:
+        """Shard, tokens within it, and their places among the tokens of all spans, for each shard that holds some."""
+        places = np.cumsum(counts) - counts
+        while True:
+            shards = np.searchsorted(self.shard_starts, starts, side="right") - 1
+            over = np.flatnonzero(counts > (room := self.shard_starts[shards + 1] - starts))
+            if not len(over):
+                break
+            starts, places = (np.append(first, (first + room)[over]) for first in (starts, places))
+            counts = np.append(np.minimum(counts, room), (counts - room)[over])
+        for group in np.split(order := np.argsort(starts), np.flatnonzero(np.diff(shards[order])) + 1):
+            shard, n = int(shards[group[0]]), counts[group]
+            step, first = np.arange(n.sum()) - np.repeat(np.cumsum(n) - n, n), self.shard_starts[shard]
+            yield shard, step + np.repeat(starts[group] - first, n), step + np.repeat(places[group], n)
 
     def _pieces(self, start: int, stop: int) -> Iterator[tuple[int, int, int]]:
         """Shard, and first and last token within it, of each part of a span."""
@@ -186,9 +186,9 @@ class SplitView:
         for kind, checksum in self.entry["checksums"].items():
             yield f"{self.name}.{kind}.npy", NPY_HEADER + sizes.get(kind, self.documents), checksum
 
-    def _boundaries(self, kind: str, *, count: int, last: int) -> NDArray[np.int64]:
+    def _boundaries(self, kind: str, *, count: int, last: int) -> Numbers:
         path = self.folder / f"{self.name}.{kind}.npy"
-        ends: NDArray[np.int64] = _map_npy(path, np.dtype(np.int64))
+        ends: Numbers = _map_npy(path, np.dtype(np.int64))
         if len(ends) != count + 1 or int(ends[-1]) != last:
             raise damaged(
                 path, f"{len(ends) - 1} entries up to {ends[-1]} instead of {count} up to {last}", made_by="tokenize"

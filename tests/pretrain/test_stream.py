@@ -212,6 +212,18 @@ def test_epochs_differ_in_order_and_cuts(view: SplitView) -> None:
     assert not any(np.array_equal(a, b) for a, b in zip(one, two, strict=False))
 
 
+def test_epochs_read_documents_in_another_order(view: SplitView) -> None:
+    one = made_stream(view)
+    zero, first = one._documents(0, 0), one._documents(1, 0)
+    assert np.array_equal(np.sort(zero), np.sort(first)) and (zero == first).mean() < 0.1
+
+
+def test_a_document_is_cut_anew_in_every_epoch(tmp_path: Path) -> None:
+    one = made_stream(made_store(tmp_path, [[5] * 100]), sentence_objective="sop")
+    cuts = {one.window(epoch, 0).examples.tobytes() for epoch in range(5)}
+    assert len(cuts) == 5
+
+
 def test_another_seed_gives_other_batches(view: SplitView) -> None:
     one, two = (next(made_stream(view, seed=seed).units(None))[0] for seed in (1, 2))
     assert not same(one, two)
@@ -251,8 +263,12 @@ def test_the_rate_of_a_unit_is_that_of_the_schedule(view: SplitView) -> None:
         assert len(batch.masked) == round(ordinary * (0.1 + 0.01 * batch.unit))
 
 
-def test_masking_depends_on_the_unit_alone(view: SplitView) -> None:
-    """A rate that changes after a resume changes nothing before it, and the text stays."""
+def test_masking_depends_on_the_number_of_the_unit(view: SplitView) -> None:
+    """A text that comes again is masked elsewhere; another rate leaves the text as it is."""
+    one = made_stream(view)
+    again = [one.unit(one.window(0, 0), 4, number) for number in (1, 1, 2)]
+    assert same(again[0], again[1]) and np.array_equal(clean(again[0]), clean(again[2]))
+    assert not np.array_equal(again[0].masked, again[2].masked)
     position = list(islice(made_stream(view).units(None), 5))[-1][1]
     low = next(made_stream(view, rate_at=lambda _: 0.1).units(position))[0]
     high = next(made_stream(view, rate_at=lambda _: 0.4).units(position))[0]
