@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, redirect_stderr
 from html import escape
@@ -104,8 +103,9 @@ def pretrain(arguments: argparse.Namespace, params: PretrainParams, store: Token
             return
         results = summarise(outcome, model.config, store, held_out=held_out)
         save(arguments, model.config, weights, outcome, results)
-        arguments.run_log.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(folder / LOG_NAME, arguments.run_log)
+        # A log that could not be written was reported then; the stage's output is empty in that case.
+        log = folder / LOG_NAME
+        write_text(arguments.run_log, log.read_text(encoding="utf-8") if log.is_file() else "")
         checkpoint.discard(folder)
     note(
         f"pretrain: held-out MLM loss {results['mlm_loss']:.3f} (unigram {results['unigram_loss']:.3f}), "
