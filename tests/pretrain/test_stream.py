@@ -298,6 +298,10 @@ def test_a_corpus_smaller_than_a_batch_is_refused(view: SplitView, tmp_path: Pat
     assert "at most 33 tokens" in str(error.value) and "lower pretrain.batch.tokens" in str(error.value)
     with pytest.raises(InputError, match="one batch takes 1,000,000"):
         made_stream(view, least_tokens=1_000_000)
+    once = made_store(tmp_path / "once", [[5, 7], [9]])
+    with pytest.raises(InputError, match="has 21 tokens, and one batch takes 22"):
+        made_stream(once, least_tokens=22)
+    made_stream(once, least_tokens=21)
     made_stream(tiny, rows=1)
     made_stream(tiny, least_tokens=33)
 
