@@ -64,13 +64,14 @@ class Progress:
             return
         self.last_line = now
         made, seconds = done - self.first_done, now - self.start
-        remaining = (self.total - done) * seconds / made if made else float("nan")
+        # A rollback takes the count back, below where it began even.
+        remaining = (self.total - done) * seconds / made if made > 0 else float("nan")
         parts = [f"{self.what}: {done:,}/{self.total:,} {self.unit} ({done / max(self.total, 1):.0%})"]
         parts += _named(figures)
-        if made and done < self.total:
+        if made > 0 and done < self.total:
             parts.append(f"{duration(remaining)} left")
         self._write(" · ".join(parts), final=done >= self.total)
-        pause = (seconds + remaining) / _REPORTS if made else 0.0
+        pause = (seconds + remaining) / _REPORTS if made > 0 else 0.0
         if done >= self.total or now - self.last_report >= pause:
             self.last_report = now
             counts = {"done": done, "total": self.total, "unit": self.unit, "what": self.what}

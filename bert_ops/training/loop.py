@@ -188,8 +188,17 @@ def train(plan: Plan[U], model: nn.Module, optimizer: torch.optim.Optimizer, *, 
         interruption = stack.enter_context(Interruption())
         trainer = Trainer(plan, model, optimizer, workers, interruption)
         stack.callback(trainer.close)
-        trainer.resume()
-        trainer.run_to_the_end()
+        try:
+            trainer.resume()
+            trainer.run_to_the_end()
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            # Outside the passes, which are divided: moments, averages, copies for checkpoints, evaluation.
+            raise InputError(
+                f"{plan.what}: model, optimiser and checkpoint do not fit into memory",
+                remedy="use a smaller model, or a machine with more memory",
+            ) from error
         return trainer.run
 
 
@@ -231,7 +240,8 @@ class Trainer(Generic[U]):
         """Step until the last step is evaluated."""
         plan, run = self.plan, self.run
         progress = Progress(plan.what, total=plan.total_steps, unit="steps")
-        self._evaluate_if_due()
+        if self._evaluate_if_due():  # the run was stopped in it: what comes after it was not done either
+            self._checkpoint_if_due()
         while run.step < plan.total_steps:
             if self.workers.agree(self.interruption.requested is not None):
                 self._stop()
@@ -240,10 +250,11 @@ class Trainer(Generic[U]):
             seconds = time.monotonic() - started
             run.train_seconds += seconds
             self.accepted = figures.verdict == "ok"
-            self.meter.step(figures, seconds=seconds)
-            if run.step % plan.log_every_steps == 0 or run.step == plan.total_steps:
-                self.meter.write(run, skipped=self.guard.skipped)
-            self._evaluate_if_due()
+            if figures.verdict != "rollback":  # that one left no trace but in the log
+                self.meter.step(figures, seconds=seconds)
+                if run.step % plan.log_every_steps == 0 or run.step == plan.total_steps:
+                    self.meter.write(run, skipped=self.guard.skipped)
+                self._evaluate_if_due()
             if self.workers.is_first:
                 progress.update(run.step, also=self.meter.line, **self.meter.shown(run))
             self._checkpoint_if_due()
@@ -277,11 +288,13 @@ class Trainer(Generic[U]):
                 with self._breaking_off():
                     sums, small_square = self._accumulate(units, counts)
                 break
-            except RuntimeError as error:
+            except (RuntimeError, MemoryError) as error:
                 self._halve(error, units)
             except Stopped:
                 run.position = position  # nothing has changed yet: the step is done again
                 self._stop()
+            if self.workers.device.type == "cuda":
+                torch.cuda.empty_cache()  # not in the handler, whose traceback holds the tensors of the pass
         losses = {name: value / max(counts[name], 1) for name, value in self.workers.sum(sums).items()}
         loss = sum(losses.values())
         self.scaler.unscale_(self.optimizer)
@@ -346,7 +359,7 @@ class Trainer(Generic[U]):
                 small_square = float(Workers.gradient_norm(self.workers, self.parameters)) ** 2 * share**2
         return {name: float(value) for name, value in sums.items()}, small_square
 
-    def _halve(self, error: RuntimeError, units: list[U]) -> None:
+    def _halve(self, error: Exception, units: list[U]) -> None:
         """Cut passes in two after one did not fit into memory.
 
         Raises:
@@ -362,9 +375,6 @@ class Trainer(Generic[U]):
                 remedy="use a smaller model or shorter sequences, or a machine with more memory",
             ) from error
         self.run.parts = largest
-        self.optimizer.zero_grad(set_to_none=True)
-        if self.workers.device.type == "cuda":
-            torch.cuda.empty_cache()
         note(f"{self.plan.what}: out of memory; from here on a unit is read in {self.run.parts} passes")
         self.plan.log.write(
             "micro_batch",
@@ -387,11 +397,12 @@ class Trainer(Generic[U]):
 
     # ---------------------------------------------------------------- evaluation
 
-    def _evaluate_if_due(self) -> None:
+    def _evaluate_if_due(self) -> bool:
+        """Measure the model if this step wants it and it was not done; whether it was done now."""
         run, plan = self.run, self.plan
         due = run.step > 0 and (plan.evaluate_at(run.step) or run.step == plan.total_steps)
         if not due or (run.history and run.history[-1]["step"] == run.step):
-            return
+            return False
         self.model.eval()
         try:
             # Only what loses nothing may break off anywhere: swapping weights in and out stays outside.
@@ -406,6 +417,7 @@ class Trainer(Generic[U]):
         self.meter.evaluated(row)
         if plan.on_evaluation is not None and self.workers.is_first:
             plan.on_evaluation(run.history)
+        return True
 
     def _keep_best(self, row: Row) -> None:
         run, best = self.run, self.plan.best
@@ -442,10 +454,8 @@ class Trainer(Generic[U]):
             self._save("step", wait=False)  # what a rollback in the first steps goes back to
             return
         self._restore(found)
-        run.restore(found.step, found.state["run"])
         self.guard.restore(found.state["guard"])
-        self.meter.restore(found.state["meter"])
-        run.best_weights = _part(found.tensors, "best.") or None
+        self.accepted = found.state["accepted"]
         cut = plan.log.truncate(found.state["log"])
         self.meter.resumed(run, cut)
         note(f"{plan.what}: resuming at step {run.step} of {plan.total_steps}")
@@ -454,6 +464,9 @@ class Trainer(Generic[U]):
 
     def _restore(self, found: Checkpoint) -> None:
         """Restore what a rollback restores too: weights, optimiser, and what follows the step."""
+        self.run.restore(found.step, found.state["run"])
+        self.run.best_weights = _part(found.tensors, "best.") or None
+        self.meter.restore(found.state["meter"])
         self.workers.load_model(self.model, _part(found.tensors, "model."))
         self.workers.load_optimizer(self.model, self.optimizer, _part(found.tensors, "optimizer."))
         if self.average is not None:
@@ -488,6 +501,7 @@ class Trainer(Generic[U]):
             "noise": None if self.noise is None else self.noise.state(),
             "guard": self.guard.state(),
             "meter": self.meter.state(),
+            "accepted": self.accepted,
             "log": plan.log.position(),
         }
         score, stalled = self._score(), plan.store.stall_seconds
@@ -550,11 +564,11 @@ class Trainer(Generic[U]):
         if store is None or target is None:
             plan.log.write("stop", step=run.step + 1, reason=self.guard.diagnosis())
             raise InputError(f"{plan.what}: {self.guard.diagnosis()}", remedy=self.guard.remedy())
-        failed_at, position = run.step + 1, run.position
+        failed_at, position, parts = run.step + 1, run.position, run.parts
+        self.scaler.update()  # ends the step that is given up
         self._restore(target)
-        run.restore(target.step, target.state["run"])
-        run.position = position  # the data that led here is not read again
-        run.best_weights = _part(target.tensors, "best.") or None
+        # The data that led here is not read again, and memory is no larger than it was.
+        run.position, run.parts = position, max(parts, run.parts)
         self.guard.rolled_back(target.state["guard"])
         if self.workers.is_first:
             store.discard_after(target.step)
