@@ -27,7 +27,13 @@ from bert_ops.training.log_summary import find
 from bert_ops.training.run_log import read_log
 
 #: Quantiles of the gradient norms that are told.
-_QUANTILES = {"10%": 0.1, "half": 0.5, "90%": 0.9, "99%": 0.99, "largest": 1.0}
+_QUANTILES = {
+    "10% of the norms are below": 0.1,
+    "half of them": 0.5,
+    "90%": 0.9,
+    "99%": 0.99,
+    "largest gradient norm": 1.0,
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -79,8 +85,7 @@ def headline(params: PretrainParams, found: Course) -> dict[str, str]:
     optimizer, schedule = params.optimizer, params.schedule
     return {
         "schedule": schedule.kind,
-        "steps": f"{found.steps:,}",
-        "of warmup": f"{schedule.warmup_steps:,}",
+        f"steps, {schedule.warmup_steps:,} of warmup": f"{found.steps:,}",
         f"peak rate ({optimizer.kind})": f"{optimizer.learning_rate:g}",
         "tokens of a step": _range(found.batch.min(), found.batch.max()),
         "tokens in all": _range(*found.read[-1]),
@@ -102,7 +107,7 @@ _HEAD = ["step", "what", "learning rate", "tokens of the step", "read so far"]
 def text(params: PretrainParams, found: Course) -> Iterator[str]:
     """Yield the lines of the table."""
     for name, value in headline(params, found).items():
-        yield f"{name + ':':<20}{value}"
+        yield f"{name + ':':<24}{value}"
     yield ""
     cells = [_HEAD, *rows(params, found)]
     widths = [max(len(row[column]) for row in cells) for column in range(len(_HEAD))]
@@ -119,7 +124,7 @@ def text(params: PretrainParams, found: Course) -> Iterator[str]:
 def norm_figures(norms: NDArray[np.float64], params: PretrainParams) -> list[tuple[str, str]]:
     """What the gradient norms of a log are, what the bound in force does to them, and which they speak for."""
     values = norms[:, 1].tolist()
-    shown = [(f"gradient norm, {name}", f"{quantile(values, share):.4g}") for name, share in _QUANTILES.items()]
+    shown = [(name, f"{quantile(values, share):.4g}") for name, share in _QUANTILES.items()]
     bound = params.clipping.norm
     if bound is None:
         shown.append(("clipping.norm", "none"))

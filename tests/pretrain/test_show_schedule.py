@@ -161,7 +161,7 @@ def test_the_table_tells_rate_batch_and_tokens(raw: dict, tmp_path: Path, capsys
     assert rows["1"] == ["1", "first", f"{peak / 40 / 4:.3e}", "1,024", "1,024"]
     assert rows["101"][1] == "whole batch" and rows["101"][3] == "4,096"
     assert rows["400"] == ["400", "last", f"{peak / 80:.3e}", "4,096", f"{found.read[-1, 0]:,}"]
-    assert f"tokens in all:      {found.read[-1, 0]:,}" in out
+    assert f"tokens in all:          {found.read[-1, 0]:,}" in out
 
 
 class Page(HTMLParser):
@@ -244,8 +244,8 @@ def test_the_log_tells_which_bound_its_norms_speak_for(
     out = capsys.readouterr().out
     assert "Of 100 steps in the log" in out
     for name, value in (
-        ("gradient norm, half:", "5.05"),
-        ("gradient norm, largest:", "10"),
+        ("half of them:", "5.05"),
+        ("largest gradient norm:", "10"),
         ("steps beyond clipping.norm 5:", "50.0%"),
         ("suggested clipping.norm:", "9 (cuts one step of ten)"),
     ):
