@@ -23,6 +23,7 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -161,8 +162,8 @@ class CheckpointStore:
             held, source = self._host.get(name), tensor.detach()
             if held is None or held.shape != source.shape or held.dtype != source.dtype:
                 held = torch.empty(source.shape, dtype=source.dtype, pin_memory=source.is_cuda)
-            # From a GPU into pinned memory all copies are under way at once; we wait for the last one below.
-            copies[name] = held.copy_(source, non_blocking=source.is_cuda)
+            _copy(source, held)
+            copies[name] = held
             on_gpu |= source.is_cuda
         if on_gpu:
             torch.cuda.synchronize()
@@ -232,3 +233,15 @@ class CheckpointStore:
             if entry is not None and parts:
                 what = "; ".join(parts)
                 note(f"{run} holds step {entry.step} of another run, which this one does not go on with ({what})")
+
+
+def _copy(source: Tensor, target: Tensor) -> None:
+    """Copy to the host; from a GPU all copies are under way at once, and the caller waits for the last one.
+
+    In one thread: torch shares a copy among its threads, which wait for each other, and on a busy machine that took
+    many times as long as the copy (docs/LOG.md).
+    """
+    if source.device.type == "cpu" and source.is_contiguous():
+        np.copyto(target.reshape(-1).view(torch.uint8).numpy(), source.reshape(-1).view(torch.uint8).numpy())
+    else:
+        target.copy_(source, non_blocking=source.is_cuda)
