@@ -55,6 +55,7 @@ def main() -> None:
     parser.add_argument("--small", type=int, default=1024, help="tokens of the small one: two passes")
     parser.add_argument("--budget", type=int, default=1_500_000, help="tokens of a run")
     parser.add_argument("--evaluations", type=int, default=24, help="over the budget")
+    parser.add_argument("--examples", type=int, default=400, help="held-out examples of an evaluation")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--rates", type=float, nargs="+", default=[0.5, 1.0, 2.0], help="multiples to choose from")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
@@ -62,7 +63,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.quick:
         arguments.budget, arguments.evaluations, arguments.rates = 40_960, 6, [1.0]
-        arguments.batch, arguments.seeds = 4096, arguments.seeds[:1]
+        arguments.batch, arguments.seeds, arguments.examples = 4096, arguments.seeds[:1], 200
     if arguments.small % 256 or arguments.batch % arguments.small or arguments.batch < 2 * arguments.small:
         parser.error("--small takes a multiple of 256, --batch a larger multiple of that")
     if arguments.budget < 2 * SMOOTHING * arguments.batch or arguments.evaluations < 2 * SMOOTHING:
@@ -79,7 +80,7 @@ def main() -> None:
             budget=arguments.budget,
             every=max(arguments.batch, arguments.budget // arguments.evaluations),
             threads=arguments.threads,
-            examples=200 if arguments.quick else 1000,
+            examples=arguments.examples,
         )
         if not arguments.quick:
             vectors(setting)
