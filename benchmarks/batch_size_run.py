@@ -18,7 +18,7 @@ from torch import nn
 
 from bert_ops.model import embedding_init
 from bert_ops.model.sizes import load_preset
-from bert_ops.pretrain import objective, stage
+from bert_ops.pretrain import fitting, objective
 from bert_ops.pretrain.batch import PackedBatch, split_rows
 from bert_ops.pretrain.params import PretrainParams
 from bert_ops.schema import read_yaml
@@ -226,15 +226,15 @@ def _serve(pipe: Connection, setting: Setting, params: PretrainParams, log: Path
 def _train(pipe: Connection, setting: Setting, params: PretrainParams, log: Path) -> None:
     store = TokenStore.open(setting.tokens)
     prepare(threads=setting.threads, seed=params.seed)
-    model = stage.build_model(store, params).to(pick_device())
+    model = fitting.build_model(store, params).to(pick_device())
     made = setting.scratch / "vectors.npy"
     if made.is_file():
         loaded = np.load(made, allow_pickle=False)
         embedding_init.set_token_vectors(model.encoder.embeddings, loaded, std=params.model.initializer_range)
     rows = setting.unit // params.sequence_tokens
-    stream = stage.make_stream(store["train"], params, vocab_size=store.vocab_size, rows=rows)
+    stream = fitting.make_stream(store["train"], params, vocab_size=store.vocab_size, rows=rows)
     watch = Watch(pipe, every=setting.every)
-    held_out = stage.held_out_units(store["validation"], params, store.vocab_size)
+    held_out = fitting.held_out_units(store["validation"], params, store.vocab_size)
 
     def loss(module: nn.Module, batch: PackedBatch) -> Loss:
         watch.tokens += batch.ids.size

@@ -30,7 +30,7 @@ from bert_ops.finetune.examples import TaskData, encode_examples, read_examples
 from bert_ops.finetune.params import BaselinesParams, FinetuneParams, TaskParams
 from bert_ops.finetune.tuning import tune
 from bert_ops.model import huggingface
-from bert_ops.pretrain import stage
+from bert_ops.pretrain import fitting, stage
 from bert_ops.pretrain.params import PretrainParams
 from bert_ops.tokenizer import wordpiece
 from bert_ops.tokenizer.store import TokenStore
@@ -119,9 +119,9 @@ def study(arguments: argparse.Namespace, params: dict[str, Any]) -> None:
 def pretrain(store: TokenStore, params: PretrainParams, folder: Path, tokenizer: Path) -> None:
     """Pretrain into a model folder, its figures beside the weights."""
     prepare(threads=params.threads, seed=params.seed)
-    held_out = stage.held_out_units(store["validation"], params, store.vocab_size)
-    model = stage.build_model(store, params).to(pick_device())
-    outcome = stage.fit(model, store, params, held_out=held_out, probe=held_out[:1], checkpoints=None)
+    held_out = fitting.held_out_units(store["validation"], params, store.vocab_size)
+    model = fitting.build_model(store, params).to(pick_device())
+    outcome = fitting.fit(model, store, params, held_out=held_out, probe=held_out[:1], checkpoints=None)
     folder.mkdir(parents=True, exist_ok=True)
     huggingface.save_model(model, folder)
     shutil.copyfile(tokenizer / "tokenizer.json", folder / "tokenizer.json")

@@ -121,7 +121,7 @@ def _fill(
             by_source[source].update(figures)
         read += 0 if number in done else facts["bytes"]
         seconds = max(time.monotonic() - begin, 1e-9)
-        progress.update(sum(rows[: number + 1]), **({"MB/s": read / 1e6 / seconds} if read else {}))
+        progress.update(sum(rows[: number + 1]), also=None, **({"MB/s": read / 1e6 / seconds} if read else {}))
     return {split: writer.close() for split, writer in writers.items()}, by_source
 
 

@@ -11,7 +11,7 @@ import torch
 
 from bert_ops.errors import ArtifactError, InputError
 from bert_ops.model.encoder import PretrainingModel
-from bert_ops.pretrain import micro_batch, stage
+from bert_ops.pretrain import fitting, micro_batch
 from bert_ops.pretrain.micro_batch import FILE, possible_rows, rows_of_a_unit
 from bert_ops.pretrain.params import PretrainParams
 from bert_ops.tokenizer.store import TokenStore
@@ -203,8 +203,8 @@ def test_training_with_auto_is_training_with_the_number_that_it_finds(
         value["batch"] = dict(value["batch"]) | {"micro_tokens": micro}
         section = PretrainParams.model_validate(value)
         torch.manual_seed(5)
-        made = stage.build_model(store, section)
-        held_out = stage.held_out_units(store["validation"], section, store.vocab_size)
+        made = fitting.build_model(store, section)
+        held_out = fitting.held_out_units(store["validation"], section, store.vocab_size)
 
         def search(probe: Any, **_: Any) -> int:
             probe(1)
@@ -212,6 +212,6 @@ def test_training_with_auto_is_training_with_the_number_that_it_finds(
             return 3
 
         monkeypatch.setattr(micro_batch, "largest_micro_batch", search)
-        stage.fit(made, store, section, held_out=held_out, probe=held_out)
+        fitting.fit(made, store, section, held_out=held_out, probe=held_out)
         weights.append(torch.cat([p.detach().flatten() for p in made.parameters()]))
     assert torch.equal(weights[0], weights[1])

@@ -13,7 +13,7 @@ import yaml
 
 from bert_ops.errors import ArtifactError, InputError
 from bert_ops.io import folder_sha256
-from bert_ops.pretrain import stage
+from bert_ops.pretrain import fitting, stage
 from bert_ops.tokenizer.store import TokenStore
 from bert_ops.training import checkpoint
 from tests.conftest import pretrain_arguments
@@ -105,7 +105,7 @@ def test_unigram_is_the_entropy_of_the_frequencies(tokens_folder: Path, params: 
     from bert_ops.pretrain.params import PretrainParams
 
     store = TokenStore.open(tokens_folder)
-    batches = stage.held_out_units(store["validation"], PretrainParams(**params["pretrain"]), store.vocab_size)
+    batches = fitting.held_out_units(store["validation"], PretrainParams(**params["pretrain"]), store.vocab_size)
     loss, accuracy = unigram(store["train"], batches, vocab_size=store.vocab_size)
     assert 0 < loss < torch.log(torch.tensor(float(store.vocab_size)))
     assert 0 < accuracy < 0.5

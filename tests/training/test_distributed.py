@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 from bert_ops.errors import InputError
 from bert_ops.io import read_json
-from bert_ops.pretrain import stage
+from bert_ops.pretrain import fitting
 from bert_ops.pretrain.params import PretrainParams
 from bert_ops.training.distributed import Sharded, from_environment
 from bert_ops.training.run_log import deterministic, read_log
@@ -166,7 +166,7 @@ def test_a_run_goes_on_with_another_number_of_processes(launcher: Launcher, alon
 def test_divided_weights_refuse_what_they_cannot_do(params: dict, change: dict, message: str) -> None:
     section = PretrainParams.model_validate({**params["pretrain"], **change, "sharded": True})
     with pytest.raises(InputError, match=message):
-        stage.check_sharding(section, Sharded(torch.device("cpu"), rank=0, world=2))
+        fitting.check_sharding(section, Sharded(torch.device("cpu"), rank=0, world=2))
 
 
 def test_half_an_environment_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bert_ops.pretrain import stage
+from bert_ops.pretrain import fitting
 from bert_ops.pretrain.params import PretrainParams
 from bert_ops.seeding import derive
 from bert_ops.tokenizer.store import TokenStore
@@ -170,10 +170,10 @@ def pretrained(tokens: Path, params: PretrainParams, folder: Path) -> tuple[nn.M
     """Pretrain in this process; log and checkpoints go to ``folder``, whose checkpoint it goes on from."""
     data = TokenStore.open(tokens)
     prepare(threads=params.threads, seed=params.seed)
-    model = stage.build_model(data, params)
-    held_out, probe = (stage.held_out_units(data[name], params, data.vocab_size) for name in ("validation", "train"))
+    model = fitting.build_model(data, params)
+    held_out, probe = (fitting.held_out_units(data[name], params, data.vocab_size) for name in ("validation", "train"))
     log = RunLog(folder / LOG_NAME)
-    run = stage.fit(
+    run = fitting.fit(
         model,
         data,
         params,
