@@ -223,16 +223,25 @@ class CheckpointStore:
 
     def _tell_of_others(self) -> None:
         """Say so if work of other parameters stands beside: who changed one by accident wants to know before hours."""
-        for run in sorted(self.folder.parent.glob("*/")):
-            paths = files.folders(run) if run != self.folder else []
+        found: list[tuple[Entry, list[str]]] = []
+        for run in self.folder.parent.glob("*/"):
             try:
-                entry = files.inspect(paths[-1]) if paths else None
+                found += [(entry, differences(entry.identity, self.identity)) for entry in _last(run)]
             except (BertOpsError, OSError):
-                entry = None
-            parts = differences(entry.identity, self.identity) if entry is not None else []
-            if entry is not None and parts:
-                what = "; ".join(parts)
-                note(f"{run} holds step {entry.step} of another run, which this one does not go on with ({what})")
+                continue  # nobody asked for it
+        different = [(entry, parts) for entry, parts in found if parts]
+        if different:
+            entry, parts = min(different, key=lambda pair: (len(pair[1]), -pair[0].path.stat().st_mtime))
+            more = f" (and {len(different) - 1} more beside it)" if len(different) > 1 else ""
+            note(
+                f"{entry.path.parent}{more} holds step {entry.step} of another run, which this one does not go on "
+                f"with; they differ in {'; '.join(parts)}"
+            )
+
+
+def _last(run: Path) -> list[Entry]:
+    """Newest checkpoint of a run, if it has one."""
+    return [files.inspect(path) for path in files.folders(run)[-1:]]
 
 
 def _copy(source: Tensor, target: Tensor) -> None:

@@ -19,7 +19,7 @@ from typing import Any, Generic, NoReturn, Protocol, TypeVar
 import torch
 from torch import Tensor, nn
 
-from bert_ops.errors import InputError
+from bert_ops.errors import InputError, StorageError
 from bert_ops.progress import Progress, note
 from bert_ops.seeding import derive
 from bert_ops.training.averaging import WeightAverage
@@ -415,9 +415,17 @@ class Trainer(Generic[U]):
         run.history.append({"step": run.step, **row, **self.meter.evaluation_figures(run)})
         plan.log.write("evaluation", step=run.step, tokens=run.tokens, **row)
         self.meter.evaluated(row)
-        if plan.on_evaluation is not None and self.workers.is_first:
-            plan.on_evaluation(run.history)
+        self._hand_on_history()
         return True
+
+    def _hand_on_history(self) -> None:
+        """Let the curves be drawn; a full disk costs them, not the run."""
+        if self.plan.on_evaluation is None or not self.workers.is_first:
+            return
+        try:
+            self.plan.on_evaluation(self.run.history)
+        except StorageError as error:
+            note(f"{self.plan.what} goes on, but {error.what}")
 
     def _keep_best(self, row: Row) -> None:
         run, best = self.run, self.plan.best
@@ -459,8 +467,8 @@ class Trainer(Generic[U]):
         cut = plan.log.truncate(found.state["log"])
         self.meter.resumed(run, cut)
         note(f"{plan.what}: resuming at step {run.step} of {plan.total_steps}")
-        if run.history and plan.on_evaluation is not None and self.workers.is_first:
-            plan.on_evaluation(run.history)  # DVC removes a stage's plots before it runs
+        if run.history:
+            self._hand_on_history()  # DVC removes a stage's plots before it runs
 
     def _restore(self, found: Checkpoint) -> None:
         """Restore what a rollback restores too: weights, optimiser, and what follows the step."""

@@ -244,10 +244,11 @@ class TestIdentity:
 
     def test_work_of_another_run_that_stands_beside_is_mentioned(self, tmp_path: Path, capsys) -> None:
         store_in(tmp_path / "one").save(content(7), kind="step", wait=True)
+        store_in(tmp_path / "three", vocabulary="x", architecture="y").save(content(9), kind="step", wait=True)
         assert store_in(tmp_path / "two", vocabulary="cd34").newest() is None
         said = capsys.readouterr().err
-        assert f"{tmp_path / 'one'} holds step 7 of another run" in said
-        assert "vocabulary: ab12 there, cd34 here" in said
+        assert f"{tmp_path / 'one'} (and 1 more beside it) holds step 7 of another run" in said
+        assert said.endswith("they differ in vocabulary: ab12 there, cd34 here\n")
 
 
 def entries(*made: tuple[int, str, float | None]) -> list[Entry]:
