@@ -12,12 +12,13 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from bert_ops.errors import ArtifactError
 from bert_ops.io import atomic_file, damaged, missing, read_json, rerun, write_json
 from bert_ops.model.encoder import ACTIVATIONS, EncoderConfig, HeadKind, PretrainingModel, TaskModel
+from bert_ops.model.tensor_file import save_tensors
 
 #: Our module path -> theirs, outside the layers.
 _OUTER = {
@@ -179,7 +180,7 @@ def save_weights(
     write_json(folder / "config.json", config_to_huggingface(config, architecture=architecture, **extra))
     with atomic_file(folder / "model.safetensors") as temporary:
         # transformers asks for the format note
-        save_file(export_weights(weights), temporary, metadata={"format": "pt"})
+        save_tensors(export_weights(weights), temporary, metadata={"format": "pt"})
 
 
 def load_pretraining_model(folder: Path) -> PretrainingModel:

@@ -26,11 +26,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from bert_ops.errors import ArtifactError, InputError
 from bert_ops.io import dump_json, file_sha256, storage_errors
+from bert_ops.model.tensor_file import save_tensors
 from bert_ops.training.identity import check_identity
 from bert_ops.training.log_lines import from_json, to_json
 
@@ -134,7 +135,7 @@ def write(
         try:
             shutil.rmtree(temporary, ignore_errors=True)
             temporary.mkdir(parents=True)
-            _save_tensors(tensors, temporary / TENSORS)
+            save_tensors(tensors, temporary / TENSORS)
             (temporary / STATE).write_text(state, encoding="utf-8")
             files = {name: _flushed(temporary / name) for name in (TENSORS, STATE)}
             facts = {"format": _FORMAT, "step": step, "kind": kind, "score": to_json(score)}
@@ -217,17 +218,6 @@ def read(path: Path, *, identity: Mapping[str, str] | None = None) -> Checkpoint
     except (SafetensorError, ValueError, OSError) as error:
         raise ArtifactError(f"{path} cannot be read: {error}", remedy=_BEFORE) from error
     return Checkpoint(step=entry.step, tensors=tensors, state=state)
-
-
-def _save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
-    try:
-        save_file(tensors, path)
-    except SafetensorError as error:
-        # The library gives the number of the failure in its text alone.
-        number = re.search(r"os error (\d+)", str(error))
-        if number is None:
-            raise
-        raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
 
 
 def _flushed(path: Path) -> dict[str, Any]:
