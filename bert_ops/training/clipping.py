@@ -43,7 +43,7 @@ def clip(
         return before, False
     clipped, size = False, before
     gradients = [p.grad for p in parameters if p.grad is not None]
-    if params.value is not None and gradients and max(_largest(gradient) for gradient in gradients) > params.value:
+    if params.value is not None and gradients and float(_largest(gradients)) > params.value:
         nn.utils.clip_grad_value_(parameters, params.value)
         clipped, size = True, float(norm(parameters))
     if params.norm is not None and size > params.norm:
@@ -52,7 +52,10 @@ def clip(
     return before, clipped
 
 
-def _largest(gradient: Tensor) -> Tensor:
-    """Largest absolute value, a scalar; of the whole where the gradient is divided among processes."""
-    largest = gradient.abs().max()
-    return largest.full_tensor() if isinstance(largest, DTensor) else largest
+def _largest(gradients: list[Tensor]) -> Tensor:
+    """Largest absolute value, a scalar on their device: asked for once, not for each gradient.
+
+    Not the infinity norm of ``get_total_norm``, which took 16 times as long on a CPU.
+    """
+    most = [gradient.abs().max() for gradient in gradients]
+    return torch.stack([one.full_tensor() if isinstance(one, DTensor) else one for one in most]).max()
