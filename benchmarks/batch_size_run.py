@@ -291,9 +291,9 @@ class Watch:
 
     def hand_over(self, point: Point) -> None:
         """Tell a point and wait for the next turn."""
-        self.pipe.send(point)
         try:
+            self.pipe.send(point)
             self.pipe.recv()
-        except EOFError:
+        except (EOFError, OSError):  # this run, or the study, is over
             raise SystemExit from None
         self.started = time.perf_counter()
