@@ -63,7 +63,7 @@ def word2vec(
     window: int,
     epochs: int,
     seed: int,
-    max_tokens: int = 20_000_000,
+    max_tokens: int,
 ) -> NDArray[np.float32]:
     """Train word2vec on a split (Mikolov et al. 2013, arXiv:1301.3781; skip-gram with negative sampling, by gensim).
 

@@ -47,6 +47,7 @@ def build_model(store: TokenStore, params: PretrainParams) -> PretrainingModel:
             size=params.model.hidden_size,
             window=params.embedding_init.window,
             epochs=params.embedding_init.epochs,
+            max_tokens=params.embedding_init.max_tokens,
             seed=derive(params.seed, "word2vec"),
         )
         embedding_init.set_token_vectors(model.encoder.embeddings, vectors, std=params.model.initializer_range)

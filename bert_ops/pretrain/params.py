@@ -44,6 +44,9 @@ class EmbeddingInitParams(Section):
     )
     window: int = Field(ge=1, le=50, description="tokens on each side that word2vec looks at")
     epochs: int = Field(ge=1, le=100, description="word2vec passes over the training split")
+    max_tokens: int = Field(
+        ge=1, description="tokens of a word2vec pass; of a larger split, blocks evenly spread over it"
+    )
 
 
 class PretrainParams(Section):
