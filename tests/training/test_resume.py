@@ -14,7 +14,7 @@ import torch
 import toy_runs as toy
 from torch import nn
 
-from bert_ops.pretrain import stream
+from bert_ops.pretrain import objective, stream
 from bert_ops.pretrain.masking import BERT_RATES
 from bert_ops.tokenizer.store import TokenStore
 from bert_ops.training import checkpoint_files as files
@@ -50,6 +50,10 @@ def assert_same(one: tuple[nn.Module, Run], other: tuple[nn.Module, Run]) -> Non
         assert getattr(one[1], name) == getattr(other[1], name), name
 
 
+def scaled(loss: Loss, factor: float) -> Loss:
+    return Loss({name: value * factor for name, value in loss.sums.items()})
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
@@ -74,9 +78,14 @@ def assert_same(one: tuple[nn.Module, Run], other: tuple[nn.Module, Run]) -> Non
 def test_pretraining_resumes_exactly_at_every_step(tokens_folder, params, tmp_path: Path, monkeypatch, changes) -> None:
     monkeypatch.setattr(meter, "gemm_peak", lambda *_: 1e9)  # a third of a second for every run
     settings = toy.small_params(params, **changes)
+    if settings.precision == "float16":
+        large = objective.loss  # too large for the scale that a loss scaler begins with: it has to find one
+        monkeypatch.setattr(objective, "loss", lambda *rest: scaled(large(*rest), 2.0**5))
     whole = toy.pretrained(tokens_folder, settings, tmp_path / "whole")
     found = toy.store(tmp_path / "whole").steps()
-    assert [files.step_of(path) for path in found] == list(range(settings.steps))
+    skipped = {event["step"] for event in toy.events(tmp_path / "whole", "skip")}
+    assert bool(skipped) == (settings.precision == "float16")
+    assert [files.step_of(path) for path in found] == sorted(set(range(settings.steps)) - skipped)
     for at in found[1:]:
         folder = tmp_path / "resumed" / at.name
         as_it_was(tmp_path / "whole", folder, at)
