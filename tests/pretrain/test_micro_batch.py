@@ -198,7 +198,8 @@ def test_training_with_auto_is_training_with_the_number_that_it_finds(
     store = TokenStore.open(tokens_folder)
     weights = []
     for micro in ("auto", 96):
-        value = dict(params["pretrain"]) | {"steps": 6, "embedding_init": {"kind": "normal", "window": 5, "epochs": 1}}
+        value = dict(params["pretrain"]) | {"steps": 6}
+        value["embedding_init"] = dict(value["embedding_init"]) | {"kind": "normal"}
         value["schedule"] = {"kind": "constant", "warmup_steps": 1}
         value["batch"] = dict(value["batch"]) | {"micro_tokens": micro}
         section = PretrainParams.model_validate(value)
