@@ -319,7 +319,10 @@ class Trainer(Generic[U]):
                 self.average.update(self.model, step=run.step + 1)
             self._observe_noise(small_square, norm, units, counts)
         else:
-            plan.log.write("skip", step=run.step + 1, loss=loss, gradient_norm=norm, reason=self.guard.last_reason())
+            reason = self.guard.last_reason()
+            if self.scaler.is_enabled() and math.isfinite(loss) and not math.isfinite(norm):
+                reason = f"the gradient overflows at a loss scale of {self.scaler.get_scale():g}"
+            plan.log.write("skip", step=run.step + 1, loss=loss, gradient_norm=norm, reason=reason)
         self.scaler.update()
         self.schedule.step()
         run.step += 1
