@@ -14,9 +14,10 @@ from bert_ops.pretrain import objective
 from bert_ops.pretrain.batch import NO_PAIR, PackedBatch
 from bert_ops.pretrain.params import PretrainParams
 from bert_ops.progress import note
-from bert_ops.training.batch_size import smallest_step
+from bert_ops.training.batch_size import BatchSize, smallest_step
 from bert_ops.training.device import arithmetic
 from bert_ops.training.memory import SHARE, largest_micro_batch
+from bert_ops.training.schedule import check
 from bert_ops.training.workers import Workers
 
 #: What ``auto`` found, in the run's folder.
@@ -68,6 +69,20 @@ def rows_of_a_unit(model: PretrainingModel, params: PretrainParams, *, workers: 
         path.parent.mkdir(parents=True, exist_ok=True)
         write_json(path, {"rows": rows})
     return rows
+
+
+def check_steps(params: PretrainParams, *, world: int) -> None:
+    """Refuse a schedule, or a batch for so many processes, that no run can have, before anything is built.
+
+    Raises:
+        InputError: the schedule does not fit the run, or the batch cannot be divided into passes.
+
+    """
+    check(params.schedule, total_steps=params.steps)
+    if params.batch.micro_tokens == "auto":
+        possible_rows(params, world=world)
+    else:
+        BatchSize(params.batch, unit_tokens=params.batch.micro_tokens, world=world)
 
 
 def possible_rows(params: PretrainParams, *, world: int) -> list[int]:

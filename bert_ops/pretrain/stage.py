@@ -23,6 +23,7 @@ from bert_ops.page import page, table
 from bert_ops.pretrain import objective
 from bert_ops.pretrain.batch import PackedBatch
 from bert_ops.pretrain.fitting import build_model, fit, held_out_units, training_flops
+from bert_ops.pretrain.micro_batch import check_steps
 from bert_ops.pretrain.params import PretrainParams
 from bert_ops.progress import duration, note
 from bert_ops.schema import load_section
@@ -69,6 +70,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 def pretrain(arguments: argparse.Namespace, params: PretrainParams, store: TokenStore, workers: Workers) -> None:
     """Train and save; every process runs this, and the first one writes."""
+    check_steps(params, world=workers.world)
     identity = identify(params, store)
     folder = arguments.checkpoints / checkpoint.run_key(**identity)
     with checkpoint.lock(folder) if workers.is_first else nullcontext():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from argparse import Namespace
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import torch
 
 from bert_ops.errors import ArtifactError, InputError
 from bert_ops.model.encoder import PretrainingModel
-from bert_ops.pretrain import fitting, micro_batch
+from bert_ops.pretrain import fitting, micro_batch, stage
 from bert_ops.pretrain.micro_batch import FILE, possible_rows, rows_of_a_unit
 from bert_ops.pretrain.params import PretrainParams
 from bert_ops.tokenizer.store import TokenStore
@@ -216,3 +217,28 @@ def test_training_with_auto_is_training_with_the_number_that_it_finds(
         fitting.fit(made, store, section, held_out=held_out, probe=held_out)
         weights.append(torch.cat([p.detach().flatten() for p in made.parameters()]))
     assert torch.equal(weights[0], weights[1])
+
+
+@pytest.mark.parametrize(
+    ("changes", "world", "message"),
+    [
+        ({"schedule": {"kind": "wsd", "warmup_steps": 1, "decay_steps": 99, "final_share": 0.0}}, 1, "decay_steps 99"),
+        ({"micro": 4 * T}, 5, "batch.tokens 768 is no multiple of 320"),
+        ({"micro": 16 * T, "growth": RAMP}, 1, "start_tokens is 128"),
+        ({}, 5, "which 5 processes cannot share"),
+    ],
+)
+def test_what_no_run_can_have_is_refused_before_anything_is_built(
+    section: Any, changes: dict, world: int, message: str
+) -> None:
+    micro_batch.check_steps(section(), world=1)
+    with pytest.raises(InputError, match=message):
+        micro_batch.check_steps(section(**changes), world=world)
+
+
+def test_the_stage_looks_at_the_steps_first(section: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stage, "build_model", never)
+    workers = Several(CPU)
+    workers.world = 5
+    with pytest.raises(InputError, match="which 5 processes cannot share"):
+        stage.pretrain(Namespace(), section(), store=None, workers=workers)
