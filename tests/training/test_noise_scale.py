@@ -5,11 +5,18 @@ from __future__ import annotations
 import json
 import math
 import statistics
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+import toy_runs as toy
+from torch import nn
 
+from bert_ops.training.loop import train
 from bert_ops.training.noise_scale import NoiseScale
+from bert_ops.training.params import ClippingParams, ConstantSchedule, NoiseScaleBatch
+from bert_ops.training.run_log import LOG_NAME, read_log
 
 #: Entries of the gradient, and tokens of the two batches.
 SIZE, SMALL, BIG = 400, 64, 512
@@ -89,6 +96,41 @@ def test_the_gradients_of_a_linear_model_have_their_noise_scale() -> None:
         small, big = gradients[:64].mean(0), gradients.mean(0)
         estimate.update(small_square=small @ small, big_square=big @ big, small_tokens=64, big_tokens=tokens)
     assert estimate.value() == pytest.approx(trace / square, rel=0.15)
+
+
+@pytest.mark.parametrize("units", [2, 5])
+def test_the_loop_compares_the_first_unit_of_a_step_with_the_whole(tmp_path: Path, units: int) -> None:
+    """Least squares at weights that a tiny rate keeps, so that a unit's gradient can be told beforehand: -2 x y."""
+    growth = NoiseScaleBatch(
+        kind="noise_scale",
+        min_tokens=units * toy.UNIT_ROWS,
+        every_steps=1,
+        smoothing=0.9,
+        factor=1.0,
+        rate_scaling="none",
+    )
+    model = nn.Linear(4, 1, bias=False)
+    nn.init.zeros_(model.weight)
+    steps = 40
+    plan = toy.plan(
+        tmp_path,
+        total_steps=steps,
+        batch=toy.batch(units, growth=growth),
+        clipping=ClippingParams(norm=0.5, value=None),  # the gradient is measured before it is clipped
+        schedule=ConstantSchedule(kind="constant", warmup_steps=0),
+        evaluate_at=lambda _: False,
+    )
+    train(plan, model, torch.optim.SGD(model.parameters(), lr=1e-12))
+    expected = NoiseScale(smoothing=0.9)
+    for step in range(steps - 1):  # a step's line tells what was known before it
+        x = [toy.rows_of(step * units + number).x.double().numpy() for number in range(units)]
+        small, big = (-2 * (part * part.sum(1)[:, None]).mean(0) for part in (x[0], np.concatenate(x)))
+        expected.update(
+            small_square=small @ small, big_square=big @ big, small_tokens=len(x[0]), big_tokens=units * len(x[0])
+        )
+    last = [record for record in read_log(tmp_path / LOG_NAME) if record["event"] == "step"][-1]
+    assert last["step"] == steps
+    assert last["noise_scale"] == pytest.approx(expected.value(), rel=1e-4)
 
 
 def test_nothing_is_said_before_the_averages_look_back_far_enough() -> None:
