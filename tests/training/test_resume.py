@@ -127,6 +127,20 @@ def test_a_run_that_is_killed_again_and_again_ends_as_if_it_had_not_been(tmp_pat
     assert resumed == sorted(resumed) and len(set(resumed)) >= 7
 
 
+def test_the_best_weights_outlive_a_kill(tmp_path: Path) -> None:
+    """Here the first that are measured are the best."""
+
+    def worsening(model: nn.Module) -> dict[str, float]:
+        return {"validation_loss": -toy.evaluate(model)["validation_loss"]}
+
+    changes = {"evaluate": worsening, "when": toy.checkpoints(every_steps=1)}
+    whole = toy.trained(toy.plan(tmp_path / "whole", **changes))
+    assert whole[1].best_step == 10
+    with pytest.raises(Killed):
+        toy.trained(toy.plan(tmp_path / "killed", **changes, **killed_at(40)))
+    assert_same(toy.trained(toy.plan(tmp_path / "killed", **changes)), whole)
+
+
 def test_a_run_that_has_ended_is_not_trained_again(tmp_path: Path) -> None:
     """Killed between the last step and the end of the stage: there may be a checkpoint of the last steps alone."""
     changes = {"total_steps": 12, "when": toy.checkpoints(every_steps=11)}

@@ -107,6 +107,20 @@ def test_some_in_a_row_lead_back_to_a_checkpoint_and_on_with_later_data(tmp_path
     assert all(map(math.isfinite, toy.digest(model)))
 
 
+def test_best_weights_that_a_rollback_undoes_are_the_best_no_more(tmp_path: Path) -> None:
+    scores = iter([2.0, 1.0, 3.0, 3.0, 3.0])
+    measured: list[list[float]] = []
+
+    def evaluate(model: nn.Module) -> dict[str, float]:
+        measured.append(toy.digest(model))
+        return {"validation_loss": next(scores)}
+
+    model, outcome = run(tmp_path, Watched(THREE), evaluate=evaluate)
+    assert [event["step"] for event in toy.events(tmp_path, "evaluation")] == [10, 20, 20, 30, 40]
+    assert (outcome.best_step, outcome.best_score) == (10, 2.0)
+    assert toy.digest(model) == measured[0]
+
+
 def test_if_it_comes_again_the_run_stops_with_a_diagnosis(tmp_path: Path) -> None:
     loss = Watched(dict.fromkeys(range(40, 200), NAN))
     with pytest.raises(InputError) as caught:
