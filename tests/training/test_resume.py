@@ -128,16 +128,16 @@ def test_a_run_that_is_killed_again_and_again_ends_as_if_it_had_not_been(tmp_pat
 
 
 def test_the_best_weights_outlive_a_kill(tmp_path: Path) -> None:
-    """Here the first that are measured are the best."""
+    """Here it is not the last that are the best."""
 
     def worsening(model: nn.Module) -> dict[str, float]:
         return {"validation_loss": -toy.evaluate(model)["validation_loss"]}
 
     changes = {"evaluate": worsening, "when": toy.checkpoints(every_steps=1)}
     whole = toy.trained(toy.plan(tmp_path / "whole", **changes))
-    assert whole[1].best_step == 10
+    assert whole[1].best_step < 40
     with pytest.raises(Killed):
-        toy.trained(toy.plan(tmp_path / "killed", **changes, **killed_at(40)))
+        toy.trained(toy.plan(tmp_path / "killed", **changes, **killed_at(2 * whole[1].best_step + 5)))
     assert_same(toy.trained(toy.plan(tmp_path / "killed", **changes)), whole)
 
 
