@@ -12,18 +12,23 @@ size; ``--rates`` then tries multiples of it for both constant batches, on a see
 that grow follow the large one's rate with ``rate_scaling: sqrt``. All runs of a seed take turns, an evaluation at a
 time, so that a machine that is busy at times is so for all of them; evaluation and waiting are not counted.
 
+All runs read passes of half the small batch, as runs that grow must. A constant batch need not: how much faster it is
+with passes of ``--wide`` tokens is measured beside, in turns, and ``seconds_ratio_wide`` is the ratio to such a run.
+
 The loss to be reached is that of ``constant`` after half and after all of the token budget, each seed by itself. Losses
 are means over the last three evaluations. Below 1 saves. What is not reached in 1.5 budgets is null.
 
     python benchmarks/batch_size.py --tokens data/tokens
 
-The last line is one JSON object: ``tokens_ratio``, ``seconds_ratio`` (and both with ``_half``), ``loss_at_budget``,
-``batch_tokens``, ``noise_scale``, ``steps``: for each contender a list over seeds; ``learning_rate``; ``setting``.
+The last line is one JSON object: ``tokens_ratio``, ``seconds_ratio`` (and both with ``_half``), ``seconds_ratio_wide``,
+``loss_at_budget``, ``batch_tokens``, ``noise_scale``, ``steps``: for each contender a list over seeds;
+``wide_pass_speed``; ``learning_rate``; ``setting``.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import os
 import statistics
@@ -31,16 +36,18 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("GOMP_SPINCOUNT", "1500")  # as bert_ops.__main__ does
 
 import numpy as np
-from batch_size_run import Curve, Setting, begin, contenders, vectors
+from batch_size_curve import SMOOTHING, Curve
+from batch_size_run import Setting, begin, contenders, vectors
 
-#: Evaluations that a loss is the mean of, and budgets after which a contender gives up.
-SMOOTHING, LIMIT = 3, 1.5
+#: Budgets after which a contender gives up.
+LIMIT = 1.5
 
 #: Seed of the runs that rates are chosen by.
 TUNING_SEED = 1000
@@ -53,6 +60,7 @@ def main() -> None:
     parser.add_argument("--params", type=Path, default=Path("params.yaml"))
     parser.add_argument("--batch", type=int, default=8192, help="tokens of the large batch")
     parser.add_argument("--small", type=int, default=1024, help="tokens of the small one: two passes")
+    parser.add_argument("--wide", type=int, default=2048, help="tokens of a pass where no small batch bounds it")
     parser.add_argument("--budget", type=int, default=1_500_000, help="tokens of a run")
     parser.add_argument("--evaluations", type=int, default=24, help="over the budget")
     parser.add_argument("--examples", type=int, default=400, help="held-out examples of an evaluation")
@@ -66,6 +74,8 @@ def main() -> None:
         arguments.batch, arguments.seeds, arguments.examples = 4096, arguments.seeds[:1], 200
     if arguments.small % 256 or arguments.batch % arguments.small or arguments.batch < 2 * arguments.small:
         parser.error("--small takes a multiple of 256, --batch a larger multiple of that")
+    if arguments.wide % 128 or arguments.batch % (2 * arguments.wide):
+        parser.error("--wide takes a multiple of 128 that goes twice into --batch")
     if arguments.budget < 2 * SMOOTHING * arguments.batch or arguments.evaluations < 2 * SMOOTHING:
         parser.error(f"--budget takes at least {2 * SMOOTHING} batches, --evaluations at least {2 * SMOOTHING}")
     if not (arguments.tokens / "manifest.json").is_file():
@@ -84,10 +94,10 @@ def main() -> None:
         )
         if not arguments.quick:
             vectors(setting)
-        study(setting, seeds=arguments.seeds, multiples=arguments.rates)
+        study(setting, seeds=arguments.seeds, multiples=arguments.rates, wide=arguments.wide)
 
 
-def study(setting: Setting, *, seeds: Sequence[int], multiples: Sequence[float]) -> None:
+def study(setting: Setting, *, seeds: Sequence[int], multiples: Sequence[float], wide: int) -> None:
     """Choose rates, run all seeds, print a table and a line of JSON."""
     rates = tune(setting, multiples)
     results = {name: Result() for name in rates}
@@ -96,13 +106,20 @@ def study(setting: Setting, *, seeds: Sequence[int], multiples: Sequence[float])
         for name, result in results.items():
             result.add(curves[name], curves["constant"], budget=setting.budget)
         say(f"seed {seed}: " + ", ".join(f"{name} {r.loss[-1]:.4f}" for name, r in results.items()))
+    speed = wide_pass_speed(setting, wide=wide, rate=rates["constant"])
     print_table(setting, results, rates)
+    print(
+        f"a constant batch with passes of {wide:,} tokens is {speed:.2f} times as fast as with {setting.unit:,}: "
+        "multiply seconds by that to compare with such a run"
+    )
+    to_wide = {name: [None if r is None else r * speed for r in result.seconds] for name, result in results.items()}
     print(
         json.dumps(
             {
                 key: {name: getattr(result, attribute) for name, result in results.items()}
                 for key, attribute in KEYS.items()
             }
+            | {"seconds_ratio_wide": to_wide, "wide_pass_speed": speed}
             | {"learning_rate": rates, "setting": setting.facts() | {"seeds": list(seeds)}}
         )
     )
@@ -130,7 +147,7 @@ def race(setting: Setting, rates: dict[str, float], *, seed: int, first: int = 0
     One goes on until it has read the budget and is as good as ``constant`` was then, or past the limit.
     """
     runs = {name: begin(setting, name, rate=rate, seed=seed) for name, rate in rates.items()}
-    curves: dict[str, Curve] = {name: Curve(smoothing=SMOOTHING) for name in runs}
+    curves: dict[str, Curve] = {name: Curve() for name in runs}
     going, turn = list(runs), first
     try:
         while going:
@@ -145,6 +162,22 @@ def race(setting: Setting, rates: dict[str, float], *, seed: int, first: int = 0
         for run in runs.values():
             run.close()
     return curves
+
+
+def wide_pass_speed(setting: Setting, *, wide: int, rate: float, turns: int = 4) -> float:
+    """How much faster the constant batch is with wide passes: median over turns, each beside one with narrow passes."""
+    both = (setting, dataclasses.replace(setting, small=2 * wide))  # a pass is half of the small batch
+    pair = [begin(one, "constant", rate=rate, seed=TUNING_SEED + one.unit) for one in both]
+    try:
+        points = [[run.turn() for run in pair] for _ in range(turns + 1)]
+    finally:
+        for run in pair:
+            run.close()
+    # The first turn warms up.
+    return statistics.median(
+        (after[0].seconds - before[0].seconds) / (after[1].seconds - before[1].seconds)
+        for before, after in pairwise(points)
+    )
 
 
 def _over(curve: Curve, reference: Curve | None, *, budget: int) -> bool:
