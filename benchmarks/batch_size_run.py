@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import dataclasses
 import multiprocessing
 import os
 import time
 from contextlib import redirect_stderr
-from dataclasses import dataclass, field
-from itertools import pairwise
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from batch_size_curve import Point
 from torch import nn
 
 from bert_ops.model import embedding_init
@@ -30,8 +29,8 @@ from bert_ops.training.optimizer import build_optimizer
 from bert_ops.training.params import BatchParams
 from bert_ops.training.run_log import RunLog, read_log
 
-#: Share of the budget that the rate rises over.
-WARMUP = 0.05
+#: Share of the budget that the rate rises over: at the default budget about as many tokens as in params.yaml.
+WARMUP = 0.2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,9 +93,13 @@ class Setting:
         )
 
     def warmup_steps(self, batch: BatchParams) -> int:
-        """Steps in which a batch comes to the warmup's share of the budget; it is taken to be at its smallest."""
-        first = BatchSize(batch, unit_tokens=self.unit, world=1).units(0) * self.unit
-        return max(1, round(WARMUP * self.budget / first))
+        """Steps in which a batch reads the warmup's share of the budget; one that is measured has those of the ramp."""
+        known = contenders(self)["ramp"] if batch.growth.kind == "noise_scale" else batch
+        size, tokens, step = BatchSize(known, unit_tokens=self.unit, world=1), 0, 0
+        while tokens < WARMUP * self.budget:
+            tokens += size.units(step) * self.unit
+            step += 1
+        return step
 
     def facts(self) -> dict[str, Any]:
         """What stands beside the figures."""
@@ -130,50 +133,10 @@ def vectors(setting: Setting) -> None:
         size=load_preset("tiny").hidden_size,
         window=section.embedding_init.window,
         epochs=section.embedding_init.epochs,
+        max_tokens=section.embedding_init.max_tokens,
         seed=section.seed,
     )
     np.save(setting.scratch / "vectors.npy", made, allow_pickle=False)
-
-
-@dataclass(frozen=True)
-class Point:
-    """An evaluation: tokens read, seconds of training, held-out MLM loss."""
-
-    tokens: float
-    seconds: float
-    loss: float
-
-
-@dataclass
-class Curve:
-    """Evaluations of a run and the lines of its log."""
-
-    smoothing: int
-    points: list[Point] = field(default_factory=list)
-    log: list[dict[str, Any]] = field(default_factory=list)
-
-    def smooth(self) -> list[Point]:
-        """The points from the first that has enough before it, each with the mean of the last losses."""
-        ends = range(self.smoothing, len(self.points) + 1)
-        last = [self.points[end - self.smoothing : end] for end in ends]
-        return [dataclasses.replace(some[-1], loss=float(np.mean([p.loss for p in some]))) for some in last]
-
-    def at(self, tokens: float) -> float:
-        """Loss after so many tokens, linear between evaluations."""
-        smooth = self.smooth()
-        return float(np.interp(tokens, [p.tokens for p in smooth], [p.loss for p in smooth]))
-
-    def reach(self, loss: float) -> Point | None:
-        """Where a loss is first reached, linear between evaluations, or None."""
-        smooth = self.smooth()
-        if smooth[0].loss <= loss:
-            return smooth[0]
-        for before, after in pairwise(smooth):
-            if after.loss <= loss:
-                share = (before.loss - loss) / (before.loss - after.loss)
-                tokens = before.tokens + share * (after.tokens - before.tokens)
-                return Point(tokens, before.seconds + share * (after.seconds - before.seconds), loss)
-        return None
 
 
 class Run:
