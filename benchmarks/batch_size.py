@@ -15,7 +15,7 @@ time, so that a machine that is busy at times is so for all of them; evaluation 
 All runs read passes of half the small batch, as runs that grow must. A constant batch need not: how much faster it is
 with passes of ``--wide`` tokens is measured beside, in turns, and ``seconds_ratio_wide`` is the ratio to such a run.
 
-The loss to be reached is that of ``constant`` after half and after all of the token budget, each seed by itself. Losses
+The loss to be reached is the lowest of ``constant`` in half and in all of the token budget, each seed by itself. Losses
 are means over the last three evaluations. Below 1 saves. What is not reached in 1.5 budgets is null.
 
     python benchmarks/batch_size.py --tokens data/tokens
@@ -186,7 +186,7 @@ def _over(curve: Curve, reference: Curve | None, *, budget: int) -> bool:
         return False
     if reference is None or reference is curve or tokens >= LIMIT * budget:
         return True
-    return reference.points[-1].tokens >= budget and curve.reach(reference.at(budget)) is not None
+    return reference.points[-1].tokens >= budget and curve.reach(reference.lowest(budget)) is not None
 
 
 @dataclass
@@ -205,7 +205,7 @@ class Result:
     def add(self, curve: Curve, reference: Curve, *, budget: int) -> None:
         """Take in a seed."""
         for share, tokens, seconds in ((1.0, self.tokens, self.seconds), (0.5, self.tokens_half, self.seconds_half)):
-            target = reference.at(share * budget)
+            target = reference.lowest(share * budget)
             own, theirs = curve.reach(target), reference.reach(target)
             assert theirs is not None
             tokens.append(None if own is None else own.tokens / theirs.tokens)

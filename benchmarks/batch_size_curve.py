@@ -39,6 +39,10 @@ class Curve:
         smooth = self.smooth()
         return float(np.interp(tokens, [p.tokens for p in smooth], [p.loss for p in smooth]))
 
+    def lowest(self, tokens: float) -> float:
+        """The lowest loss within so many tokens: one that rises at the end is no mark to be reached."""
+        return min([self.at(tokens), *(p.loss for p in self.smooth() if p.tokens <= tokens)])
+
     def reach(self, loss: float) -> Point | None:
         """Where a loss is first reached, linear between evaluations, or None."""
         smooth = self.smooth()
