@@ -121,6 +121,22 @@ def test_best_weights_that_a_rollback_undoes_are_the_best_no_more(tmp_path: Path
     assert toy.digest(model) == measured[0]
 
 
+def test_what_was_undone_is_not_gone_back_to(tmp_path: Path) -> None:
+    """Step 20 has a checkpoint before the rollback; after it that step is left out, and has none."""
+    planted = {**THREE, 54: NAN, **dict.fromkeys(range(58, 64), NAN)}
+    run(tmp_path, Watched(planted))
+    assert [event["step"] for event in toy.events(tmp_path, "skip")] == [21, 22, 20, 22, 23]
+    assert [event["to_step"] for event in toy.events(tmp_path, "rollback")] == [15, 15]
+
+
+def test_old_weights_are_judged_by_the_losses_of_their_time(tmp_path: Path) -> None:
+    """So a spike right after a rollback is one; with no losses to compare it with, it would be learned from."""
+    planted = {**dict.fromkeys(range(60, 66), 1000.0), 68: 1000.0}
+    run(tmp_path, Watched(planted), stability=toy.stability(spike_deviations=8.0), when=toy.checkpoints(every_steps=7))
+    assert [event["to_step"] for event in toy.events(tmp_path, "rollback")] == [28]
+    assert [event["step"] for event in toy.events(tmp_path, "skip")] == [31, 32, 30]
+
+
 def test_if_it_comes_again_the_run_stops_with_a_diagnosis(tmp_path: Path) -> None:
     loss = Watched(dict.fromkeys(range(40, 200), NAN))
     with pytest.raises(InputError) as caught:
