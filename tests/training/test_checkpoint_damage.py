@@ -277,6 +277,10 @@ for kill in range(kills):
         assert found.state == {"at": found.step} and found.tensors["w"].unique().tolist() == [found.step], path
         whole += 1
     print(kill, whole, len(list(folder.glob(".step*"))), flush=True)
+with lock(folder):
+    store = CheckpointStore(folder, retention=Retention(keep_last=2, keep_best=0), identity={})
+    step = store.newest().step + 1
+    store.save(Checkpoint(step=step, tensors={"w": torch.full((9,), float(step))}, state={}), kind="step", wait=True)
 """
 
 
@@ -292,6 +296,7 @@ def test_a_writer_killed_at_any_moment_leaves_whole_checkpoints(tmp_path: Path) 
     rows = [[int(figure) for figure in line.split()] for line in done.stdout.splitlines()]
     assert len(rows) == kills
     assert "damaged" not in done.stderr
-    # Two stay, and there may be one more whose time has come, and what one writer was at.
-    assert max(whole for _, whole, _ in rows) in {2, 3}
-    assert max(left for _, _, left in rows) in {1, 2}, "no writer was killed while it wrote"
+    assert max(whole for _, whole, _ in rows) >= 2
+    assert max(left for _, _, left in rows) >= 1, "no writer was killed while it wrote"
+    # Whatever the killed ones left, the next whole one clears it away.
+    assert len(list(tmp_path.iterdir())) == 3, list(tmp_path.iterdir())  # two checkpoints and the lock
