@@ -11,7 +11,7 @@ from bert_ops.training.utilisation import gemm_peak, machine, memory_mib, utilis
 from bert_ops.training.workers import Workers
 
 if TYPE_CHECKING:
-    from bert_ops.training.loop import Run
+    from bert_ops.training.run_state import Run
 
 
 @dataclass(frozen=True, kw_only=True)
