@@ -33,7 +33,8 @@ class Budget:
         steps: optimiser steps.
         seeds: runs of each kind.
         rate: peak learning rate.
-        held_out: examples and rows to measure on, of each form.
+        held_out: examples to measure on; rows cut anywhere have about as many tokens.
+        slow_peers: whether the peers in float32 are trained as well, with one seed.
 
     """
 
@@ -41,12 +42,13 @@ class Budget:
     seeds: int
     rate: float
     held_out: int
+    slow_peers: bool = True
 
     @classmethod
     def of(cls, arguments: argparse.Namespace, setting: Setting) -> Budget:
         """As the command line says."""
         if arguments.quick:
-            return cls(steps=6, seeds=1, rate=1e-3, held_out=64)
+            return cls(steps=6, seeds=1, rate=1e-3, held_out=64, slow_peers=False)
         rate = arguments.learning_rate or {"base": 2e-4, "medium": 5e-4}.get(setting.model, 1e-3)
         return cls(max(MEASUREMENTS, arguments.budget // setting.batch_tokens), arguments.seeds, rate, 1000)
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 import tempfile
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -61,12 +62,7 @@ class Examples(torch.utils.data.Dataset[Any]):
 
 def installed() -> bool:
     """Whether the library is here."""
-    try:
-        import accelerate  # noqa: F401
-        import transformers  # noqa: F401
-    except ImportError:
-        return False
-    return True
+    return all(find_spec(name) is not None for name in ("transformers", "accelerate"))
 
 
 def fastest(setting: Setting, *, steps: int) -> Choice:

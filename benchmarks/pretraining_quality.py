@@ -53,7 +53,7 @@ def compare(setting: Setting, budget: Budget, *, rates: dict[str, float]) -> dic
         runs = in_a_process(train_ours, seeded, budget, environment=ours.environment())
         if peers.installed():
             # The two slow ones are there for the time to a loss: one seed of each.
-            names = ("best", *(n for n in ("padded", "grouped") if seed == 1 and n in rates))
+            names = ("best", *(n for n in ("padded", "grouped") if budget.slow_peers and seed == 1 and n in rates))
             runs |= in_a_process(train_peers, seeded, budget, names, environment=SPIN)
         for name, curve in runs.items():
             curves.setdefault(name, []).append(curve)
