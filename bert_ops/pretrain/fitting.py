@@ -160,7 +160,7 @@ def fit(
                 "parameters": count_parameters(model.config).total,
                 "flops_per_token": training_flops(params, vocab_size=store.vocab_size),
             },
-            "data": {"tokens": store["train"].tokens},
+            "data": {"tokens": store["train"].tokens, "unit_tokens": rows * params.sequence_tokens},
         },
     )
     workers.shard(model)

@@ -18,6 +18,7 @@ from bert_ops.training.params import (
     ScheduleParams,
     StabilityParams,
 )
+from bert_ops.training.schedule_steps import misfit
 
 
 class MaskingParams(Section):
@@ -97,11 +98,9 @@ class PretrainParams(Section):
                     f"batch.{name} {tokens} is no multiple of sequence_tokens {self.sequence_tokens}; "
                     f"allowed: {self.sequence_tokens}, {2 * self.sequence_tokens}, …"
                 )
-        if self.schedule.warmup_steps >= self.steps:
-            raise ValueError(
-                f"schedule.warmup_steps {self.schedule.warmup_steps} is not less than steps {self.steps}; "
-                f"allowed: at most {self.steps - 1}"
-            )
+        found = misfit(self.schedule, steps=self.steps)
+        if found is not None:
+            raise ValueError(f"{found[0]}; allowed: {found[1]}")
         if self.model.positions == "rotary" and self.position_init != "normal":
             raise ValueError(
                 f"position_init is {self.position_init}, and rotary positions are not learned; allowed: normal"
