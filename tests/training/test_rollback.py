@@ -59,10 +59,17 @@ def run(folder: Path | None, loss: Callable[..., Loss], **changes: Any):
 @pytest.mark.parametrize("gradient_alone", [False, True])
 def test_a_step_that_is_no_number_is_left_out_and_counted(tmp_path: Path, gradient_alone: bool) -> None:
     """Weights, moments and average after it are those from before it; data and schedule go on."""
-    loss = Watched({20: NAN}, gradient_alone=gradient_alone)
-    model, outcome = run(tmp_path, loss, average_decay=0.9)
+    loss, averages = Watched({20: NAN}, gradient_alone=gradient_alone), []
+
+    def evaluate(model: nn.Module) -> dict[str, float]:
+        averages.append(toy.digest(model))
+        return toy.evaluate(model)
+
+    changes = {"evaluate": evaluate, "evaluate_at": lambda step: step in {10, 11, 12}}
+    model, outcome = run(tmp_path, loss, average_decay=0.9, **changes)
     assert outcome.skipped_steps == 1 and outcome.rollbacks == 0 and outcome.step == 40
     assert loss.weights(22) == loss.weights(20) != loss.weights(18)
+    assert averages[0] == averages[1] != averages[2]
     assert [unit for unit, _ in loss.seen] == list(range(80))
     (skip,) = toy.events(tmp_path, "skip")
     assert skip["step"] == 11 and "not " in skip["reason"] and "finite" in skip["reason"]
