@@ -13,7 +13,7 @@ import torch
 from bert_ops.errors import ArtifactError, InputError
 from bert_ops.model.encoder import PretrainingModel
 from bert_ops.pretrain import fitting, micro_batch, stage
-from bert_ops.pretrain.micro_batch import FILE, possible_rows, rows_of_a_unit
+from bert_ops.pretrain.micro_batch import CPU_TOKENS, FILE, possible_rows, rows_of_a_unit, useful_rows
 from bert_ops.pretrain.params import PretrainParams
 from bert_ops.tokenizer.store import TokenStore
 from bert_ops.training.memory import largest_micro_batch
@@ -114,6 +114,20 @@ def test_auto_takes_the_most_rows_that_fit_and_divide_the_batch(
     params = section()
     assert rows_of_a_unit(model(params), params, workers=Workers(CPU), folder=None) == rows
     assert (asked["low"], asked["high"]) == (1, 48)
+
+
+def test_on_a_cpu_a_pass_is_no_larger_than_its_threads_can_use(
+    section: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = CPU_TOKENS // T
+    params = section(rows=8 * rows, threads=2)
+    assert useful_rows(params, world=1, device=CPU)[-1] == 2 * rows
+    assert useful_rows(params, world=1, device=torch.device("cuda"))[-1] == 8 * rows
+    assert useful_rows(section(rows=8 * rows, threads=64), world=1, device=CPU)[-1] == 8 * rows
+    monkeypatch.setattr(micro_batch, "CPU_TOKENS", 1)
+    assert useful_rows(params, world=1, device=CPU) == [1]
+    assert rows_of_a_unit(model(params), params, workers=Workers(CPU), folder=None) == 1
+    assert "more are no faster on a CPU" in capsys.readouterr().err
 
 
 def test_auto_is_remembered_by_the_run(
