@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from pydantic import ValidationError
 
 from bert_ops.errors import ArtifactError, InputError
 from bert_ops.model.encoder import PretrainingModel
@@ -236,7 +237,6 @@ def test_training_with_auto_is_training_with_the_number_that_it_finds(
 @pytest.mark.parametrize(
     ("changes", "world", "message"),
     [
-        ({"schedule": {"kind": "wsd", "warmup_steps": 1, "decay_steps": 99, "final_share": 0.0}}, 1, "decay_steps 99"),
         ({"micro": 4 * T}, 5, "batch.tokens 768 is no multiple of 320"),
         ({"micro": 16 * T, "growth": RAMP}, 1, "start_tokens is 128"),
         ({}, 5, "which 5 processes cannot share"),
@@ -248,6 +248,11 @@ def test_what_no_run_can_have_is_refused_before_anything_is_built(
     micro_batch.check_steps(section(), world=1)
     with pytest.raises(InputError, match=message):
         micro_batch.check_steps(section(**changes), world=world)
+
+
+def test_a_schedule_that_does_not_fit_is_refused_with_the_section(section: Any) -> None:
+    with pytest.raises(ValidationError, match="decay_steps 99 exceeds"):
+        section(schedule={"kind": "wsd", "warmup_steps": 1, "decay_steps": 99, "final_share": 0.0})
 
 
 def test_the_stage_looks_at_the_steps_first(section: Any, monkeypatch: pytest.MonkeyPatch) -> None:
