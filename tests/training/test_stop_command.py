@@ -34,9 +34,10 @@ def slow_steps(params: dict, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Few steps of many passes each: a signal comes in the midst of one."""
     section = {
         **params["pretrain"],
-        "steps": 6,
-        "batch": {"tokens": 4320, "micro_tokens": 48, "growth": {"kind": "constant"}},
+        "steps": 4,
+        "batch": {"tokens": 2880, "micro_tokens": 48, "growth": {"kind": "constant"}},
         "embedding_init": {**params["pretrain"]["embedding_init"], "kind": "normal"},
+        "schedule": {**params["pretrain"]["schedule"], "warmup_steps": 1},
         "evaluate_every_steps": 2,
         "log_every_steps": 1,
     }
@@ -84,7 +85,7 @@ def test_it_stops_in_the_midst_of_a_step_and_goes_on_from_there(
     assert not (folder / "model").exists()
     done = subprocess.run(argv, cwd=folder, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert f"resuming at step {stop['step']} of 6" in done.stderr
+    assert f"resuming at step {stop['step']} of 4" in done.stderr
     assert folder_sha256(folder / "model") == folder_sha256(whole / "model")
     for name in ("history.tsv", "results.json"):
         assert (folder / name).read_bytes() == (whole / name).read_bytes()
