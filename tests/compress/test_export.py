@@ -12,7 +12,6 @@ from bert_ops.compress.quantize import MATMUL_MAX, quantize_columns, quantize_ro
 from bert_ops.compress.scoring import onnx_scorer, pytorch_scorer
 from bert_ops.model.encoder import EncoderConfig, TaskModel
 
-
 OPTIONS = [
     {"activation": "relu"},
     {"norm": "pre"},
