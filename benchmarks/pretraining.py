@@ -68,7 +68,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
     parser.add_argument("--model", choices=["tiny", "mini", "small", "medium", "base"], help="default: mini; GPU: base")
     parser.add_argument("--lengths", type=int, nargs="+", help="tokens of a row (default: 128; GPU: 128 512)")
-    parser.add_argument("--batch-tokens", type=int, help="tokens of an optimiser step (default: 4096; GPU: 65536)")
+    parser.add_argument("--batch-tokens", type=int, help="tokens of an optimiser step (4096; base 2048; GPU 65536)")
     parser.add_argument("--tokens", type=Path, default=Path("data/tokens"), help="token store (default: %(default)s)")
     parser.add_argument("--vocab-size", type=int, help="rows of the embedding (default: the store's; made up: 21128)")
     parser.add_argument("--threads", type=int, default=2, help="of every contender (default: %(default)s)")
@@ -88,10 +88,12 @@ def parse() -> argparse.Namespace:
     arguments.lengths = arguments.lengths or ([128, 512] if on_gpu and not arguments.quick else [128])
     if arguments.quick:
         arguments.model, arguments.rounds, arguments.steps = arguments.model or "tiny", 2, 3
-        arguments.peers = [name for name in arguments.peers if name in peers.NAMES]
+        arguments.peers = [name for name in arguments.peers if name != report.BEST_TWICE]
         arguments.batch_tokens = arguments.batch_tokens or 1024
     arguments.model = arguments.model or ("base" if on_gpu else "mini")
-    arguments.batch_tokens = arguments.batch_tokens or (65536 if on_gpu else 4096)
+    # Of base, five contenders and their activations have to fit into the memory of a small machine.
+    small = 2048 if arguments.model == "base" else 4096
+    arguments.batch_tokens = arguments.batch_tokens or (65536 if on_gpu else small)
     return arguments
 
 
@@ -119,6 +121,7 @@ def make_setting(arguments: argparse.Namespace, length: int, scratch: Path) -> S
 
 def speed(arguments: argparse.Namespace, setting: Setting) -> dict[str, Any]:
     """Rates, ratios and shares of the peak."""
+    choices = choose(arguments, setting)
     with ExitStack() as stack:
 
         def begin(name: str, body: Any, *values: Any, environment: dict[str, str] | None = None) -> Contender:
@@ -128,7 +131,12 @@ def speed(arguments: argparse.Namespace, setting: Setting) -> dict[str, Any]:
 
         changes = {"compile": True} if arguments.compile else {}
         us = begin("ours", ours.train, setting, changes, environment=ours.environment())
-        others = begin_peers(arguments, setting, begin)
+        others = [
+            begin(name, peers.train, "best", setting, choice, environment=ours.environment())
+            if name == report.BEST_TWICE
+            else begin(name, peers.train, name, setting, choice)
+            for name, choice in choices.items()
+        ]
         gauge = begin("peak", peak.measure, setting, 0.2 if arguments.quick else 1.0)
         us.ready()
         gauge.ready()
@@ -148,23 +156,22 @@ def speed(arguments: argparse.Namespace, setting: Setting) -> dict[str, Any]:
         return report.show(setting, us, others, peaks, ratios)
 
 
-def begin_peers(arguments: argparse.Namespace, setting: Setting, begin: Any) -> list[Contender]:
-    """The peers that can run, the best one with the fastest of its settings."""
+def choose(arguments: argparse.Namespace, setting: Setting) -> dict[str, peers.Choice]:
+    """The settings of each peer that can run: its fastest ones, found before anything else works."""
     if not peers.installed():
         print("transformers or accelerate are not installed: no peers")
-        return []
-    started = []
-    choice = peers.Choice() if arguments.quick else None
+        return {}
+    choices: dict[str, peers.Choice] = {}
     for name in arguments.peers:
-        if name == "best_same_environment" and setting.device == "cuda":
-            continue  # it is about the allocator of a CPU's memory
-        best = name.startswith("best")
-        if best and choice is None:
-            choice = peers.fastest(setting, steps=arguments.steps or 4)
-        environment = ours.environment() if name == "best_same_environment" else None
-        values = ("best" if best else name, setting, choice if best and choice else peers.Choice())
-        started.append(begin(name, peers.train, *values, environment=environment))
-    return started
+        if name == report.BEST_TWICE:
+            continue
+        choices[name] = peers.Choice()
+        if not arguments.quick:
+            choices[name] = peers.fastest(name, setting, seconds=arguments.seconds / 4)
+    # It is about the allocator of a CPU's memory.
+    if report.BEST_TWICE in arguments.peers and "best" in choices and setting.device == "cpu":
+        choices[report.BEST_TWICE] = choices["best"]
+    return choices
 
 
 def is_ready(peer: Contender) -> bool:

@@ -7,6 +7,7 @@ time from the beginning of a forward pass to the beginning of the one N steps la
 
 from __future__ import annotations
 
+import ctypes
 import multiprocessing
 import os
 import statistics
@@ -22,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 #: Steps that a contender trains before anything is timed, and at the start of each round before its clock starts.
-WARM_UP, LEAD_IN = 3, 2
+WARM_UP, LEAD_IN = 3, 1
 
 #: How long the threads of a pool spin before they sleep, for all contenders. With the library's own setting, a machine
 #: that has anything else to do slows those down that leave it as it is, and not us (bert_ops.__main__ sets it).
@@ -83,8 +84,7 @@ class Gate:
         if self.done == self.lead_in + self.steps:
             if self.done:
                 seconds = _now() - self.started
-                if torch.cuda.is_available():
-                    torch.cuda.empty_cache()  # the others need it
+                _give_back_memory()
                 self.pipe.send(Round(seconds, sum(int(n) for n in self.tokens), self.steps))
             else:
                 self.pipe.send(self.facts)
@@ -94,6 +94,14 @@ class Gate:
             self.tokens.clear()
             self.started = _now()
         self.done += 1
+
+
+def _give_back_memory() -> None:
+    """Leave to the others what this process does not need while it waits; the first step of a round takes it again."""
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    with suppress(AttributeError, OSError):  # no glibc
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _now() -> float:

@@ -50,7 +50,7 @@ class Budget:
         if arguments.quick:
             return cls(steps=6, seeds=1, rate=1e-3, held_out=64, slow_peers=False)
         rate = arguments.learning_rate or {"base": 2e-4, "medium": 5e-4}.get(setting.model, 1e-3)
-        return cls(max(MEASUREMENTS, arguments.budget // setting.batch_tokens), arguments.seeds, rate, 1000)
+        return cls(max(MEASUREMENTS, arguments.budget // setting.batch_tokens), arguments.seeds, rate, 400)
 
     @property
     def every(self) -> int:

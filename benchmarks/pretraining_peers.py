@@ -3,7 +3,9 @@
 * ``padded``: what BERT's recipe gives. Pairs of segments, each padded to the length of a row; masked tokens and next
   sentence (``BertForPreTraining``); float32; dropout 0.1, the default of ``BertConfig``.
 * ``grouped``: as ``run_mlm.py``. Texts one after the other, cut into full rows; ``BertForMaskedLM``; float32; dropout.
-* ``best``: grouped, with bfloat16 autocast, fused AdamW, no dropout, and the fastest of the settings that are tried.
+* ``best``: grouped, with bfloat16 autocast, fused AdamW, no dropout, and a loader process if that is faster.
+
+Each has the faster of the two implementations of attention.
 
 All mask as they go (``DataCollatorForLanguageModeling``) and clip gradients. Logging, saving and evaluation are off.
 Examples lie in memory as Python lists or tensors, which is faster than reading them from Arrow, as the library's own
@@ -19,7 +21,7 @@ from importlib.util import find_spec
 from typing import Any
 
 import torch
-from pretraining_contenders import WARM_UP, Gate, start
+from pretraining_contenders import Gate, start
 from pretraining_data import MASKED_SHARE, Setting, chunks, examples
 from torch import Tensor
 
@@ -36,7 +38,7 @@ POOL = 8192
 
 @dataclass(frozen=True)
 class Choice:
-    """What ``best`` may choose among."""
+    """What a peer may choose among."""
 
     attention: str = "sdpa"
     loader_processes: int = 0
@@ -65,23 +67,26 @@ def installed() -> bool:
     return all(find_spec(name) is not None for name in ("transformers", "accelerate"))
 
 
-def fastest(setting: Setting, *, steps: int) -> Choice:
-    """The fastest of the settings that ``best`` may choose among, each tried for some steps."""
-    tried = [Choice(), Choice(attention="eager"), Choice(loader_processes=1)]
-    if setting.device == "cuda":
-        tried += [Choice(loader_processes=4), Choice(loader_processes=4, compiled=True)]
+def fastest(name: str, setting: Setting, *, seconds: float) -> Choice:
+    """The fastest of the settings that a peer may choose among, each tried for some seconds."""
+    tried = [Choice(), Choice(attention="eager")]
+    if name == "best":
+        tried += [Choice(loader_processes=1)]
+        if setting.device == "cuda":
+            tried += [Choice(loader_processes=4), Choice(loader_processes=4, compiled=True)]
     rates: dict[Choice, float] = {Choice(): 0.0}
     for choice in tried:
         try:
-            contender = start(f"best ({choice})", train, "best", setting, choice)
+            contender = start(f"{name} ({choice})", train, name, setting, choice)
             contender.ready()
+            first = contender.measure(1)
         except SystemExit as error:  # torch.compile needs a compiler, processes need shared memory
             print(error)
             continue
-        contender.measure(WARM_UP)
-        rates[choice] = max(contender.measure(steps).rate for _ in range(2))
+        steps = max(1, round(seconds / first.seconds))
+        rates[choice] = max(contender.measure(steps, lead_in=0).rate for _ in range(2))
         contender.close()
-        print(f"  tried for best: {choice}: {rates[choice]:,.0f} real tokens/s")
+        print(f"  {name} with {choice}: {rates[choice]:,.0f} real tokens/s")
     return max(rates, key=lambda choice: rates[choice])
 
 
@@ -89,7 +94,7 @@ def train(gate: Gate, name: str, setting: Setting, choice: Choice) -> None:
     """Train until the gate closes; the body of a contender."""
     torch.set_num_threads(setting.threads)
     data, rows, share = dataset(name, setting)
-    gate.facts = {"rows": rows, "real_share": share, "setting": str(choice) if name == "best" else ""}
+    gate.facts = {"rows": rows, "real_share": share, "setting": str(choice)}
     model = build_model(name, setting, choice)
     passes = passes_of(name, setting, rows)
     full = math.ceil(rows / passes) * setting.sequence_tokens

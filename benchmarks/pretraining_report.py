@@ -14,7 +14,8 @@ from pretraining_data import Setting, mean_reach
 from bert_ops.training.utilisation import machine
 
 #: Peers by the name under which they are reported.
-PEERS = ("padded", "grouped", "best", "best_same_environment")
+BEST_TWICE = "best_same_environment"
+PEERS = ("padded", "grouped", "best", BEST_TWICE)
 
 #: Ours to each peer, by round.
 Ratios = dict[str, list[float]]
