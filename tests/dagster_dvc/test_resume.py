@@ -13,6 +13,7 @@ import yaml
 from crash_project import UNDER_SUPERVISOR, Crew, wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
+CHECKPOINTS = ".bert_ops/checkpoints/pretrain/*/step-*/manifest.json"
 DEFINITIONS = """\
 from pathlib import Path
 from dagster_project.dagster_dvc import build_definitions
@@ -26,7 +27,8 @@ def make_project(root: Path, *, params: dict, tokens: Path, tokenizer: Path) -> 
     (root / ".dvc/config").write_text("[core]\n    no_scm = true\n    analytics = false\n    check_update = false\n")
     shutil.copytree(tokens, root / "data/tokens")
     shutil.copytree(tokenizer, root / "models/tokenizer")
-    settings = {**params["pretrain"], "steps": 200, "evaluate_every_steps": 100, "checkpoint_every_s": 0.3}
+    often = {**params["pretrain"]["checkpoints"], "every_s": 0.3}
+    settings = {**params["pretrain"], "steps": 400, "evaluate_every_steps": 100, "checkpoints": often}
     (root / "params.yaml").write_text(yaml.safe_dump({**params, "pretrain": settings}, allow_unicode=True))
     stage = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]["pretrain"]
     stage["deps"] = ["data/tokens", "models/tokenizer"]
@@ -67,7 +69,8 @@ def test_pretraining_goes_on_from_its_checkpoint(
     try:
         reference = unbroken.dvc("repro")
         run = materialize(crew)
-        wait_for(lambda: list(crew.root.glob(".bert_ops/checkpoints/pretrain/*/step-*/manifest.json")), seconds=200)
+        wait_for(lambda: run.poll() is not None or any(crew.root.glob(CHECKPOINTS)), seconds=200)
+        assert run.poll() is None, run.communicate()[0][-5000:]
         victim = worker(crew)
         assert victim is not None
         victim.kill()
