@@ -258,6 +258,7 @@ folder, kills = Path(sys.argv[1]), int(sys.argv[2])
 rng = random.Random(5)
 torch.set_num_threads(1)
 for kill in range(kills):
+    before = set(folder.iterdir())
     child = os.fork()
     if child == 0:
         with lock(folder):
@@ -268,7 +269,11 @@ for kill in range(kills):
                 step += 1
                 weight = torch.full((100_000,), float(step))
                 store.save(Checkpoint(step=step, tensors={"w": weight}, state={"at": step}), kind="step")
-    time.sleep(rng.uniform(0.01, 0.08))
+    # On a busy machine a writer may need long to begin; two of three are killed in the midst of their work.
+    deadline = time.monotonic() + 30
+    while kill % 3 and not set(folder.glob("*step*")) - before and time.monotonic() < deadline:
+        time.sleep(0.001)
+    time.sleep(rng.uniform(0.0, 0.07))
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
     whole = 0
