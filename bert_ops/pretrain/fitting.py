@@ -20,7 +20,7 @@ from bert_ops.seeding import derive
 from bert_ops.tokenizer.store import SplitView, TokenStore
 from bert_ops.training.batch_size import BatchSize
 from bert_ops.training.checkpoint import CheckpointStore
-from bert_ops.training.device import resolve
+from bert_ops.training.device import check_compiler, resolve
 from bert_ops.training.loop import Plan, Row, Run, train
 from bert_ops.training.optimizer import build_optimizer
 from bert_ops.training.run_log import RunLog
@@ -113,11 +113,14 @@ def fit(
     """Train with the shared loop.
 
     Raises:
-        InputError: the corpus is smaller than a batch, the batch cannot be divided, or training diverged.
+        InputError: the corpus is smaller than a batch, the batch cannot be divided, there is no compiler for
+            ``compile``, or training diverged.
 
     """
     workers = workers or Workers(next(model.parameters()).device)
     check_sharding(params, workers)
+    if params.compile:
+        check_compiler(workers.device)
     model.encoder.recompute_layers = params.recompute_layers
     rows = rows_of_a_unit(model, params, workers=workers, folder=checkpoints.folder if checkpoints else None)
     stream = make_stream(store["train"], params, vocab_size=store.vocab_size, rows=rows)

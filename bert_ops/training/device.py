@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -56,6 +58,23 @@ def resolve(precision: Precision, device: torch.device) -> Precision:
     if device.type == "cuda":
         return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float16"
     return "bfloat16" if torch.cpu.get_capabilities().get("avx512_bf16") else "float32"
+
+
+def check_compiler(device: torch.device) -> None:
+    """Refuse ``torch.compile`` where it would fail in the midst of the first step.
+
+    Raises:
+        InputError: the machine has no compiler for the code that it writes, C++ on a CPU and C for Triton on a GPU.
+
+    """
+    variable, names = ("CC", ("cc", "gcc", "clang")) if device.type == "cuda" else ("CXX", ("g++", "clang++", "c++"))
+    chosen = os.environ.get(variable)
+    if not any(shutil.which(name) for name in ((chosen,) if chosen else names)):
+        raise InputError(
+            f"`compile` is true, and there is no {chosen or ' or '.join(names)} on this machine to compile with",
+            allowed=f"a machine with a compiler, named by the variable {variable} or on the PATH",
+            remedy="set pretrain.compile to false, or install a compiler (Debian: g++)",
+        )
 
 
 @contextmanager
