@@ -318,10 +318,38 @@ class TaskModel(nn.Module):
         self.classifier = Linear(config.hidden_size, labels)
         initialise(self.classifier, config.initializer_range)
 
-    def forward(self, ids_BT: Tensor, segments_BT: Tensor, attend_BT: Tensor | None = None) -> Tensor:
-        """Return logits of shape (B, labels), or (B, T, labels) for token classification."""
-        hidden_BTD = self.encoder(ids_BT, segments_BT, attend_BT)
-        features = hidden_BTD if self.pooler is None else self.pooler(hidden_BTD[:, 0])
+    def forward(
+        self,
+        ids_BT: Tensor,
+        segments_BT: Tensor,
+        attend_BT: Tensor | None = None,
+        *,
+        positions_BT: Tensor | None = None,
+        pattern: Pattern | None = None,
+        picked_M: Tensor | None = None,
+    ) -> Tensor:
+        """Score texts or tokens.
+
+        Args:
+            ids_BT: token ids, int64.
+            segments_BT: segment ids, int64.
+            attend_BT: bool, False on padding, or None.
+            positions_BT: position of each token in its example, for packed rows.
+            pattern: who sees whom, for packed rows.
+            picked_M: flat positions (b * T + t) to score: first tokens of examples, or tokens that have a tag; None
+                scores the first token of every row, or all tokens.
+
+        Returns:
+            Logits (M, labels); without ``picked_M`` (B, labels), or (B, T, labels) for token classification.
+
+        """
+        hidden_BTD = self.encoder(ids_BT, segments_BT, attend_BT, positions_BT=positions_BT, pattern=pattern)
+        if picked_M is not None:
+            features = hidden_BTD.flatten(0, 1).index_select(0, picked_M)
+        else:
+            features = hidden_BTD if self.pooler is None else hidden_BTD[:, 0]
+        if self.pooler is not None:
+            features = self.pooler(features)
         logits: Tensor = self.classifier(self.dropout(features))
         return logits
 
