@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 
 class WeightAverage:
-    """Average of a model's parameters; memory: one more copy of them.
+    """Average of a model's parameters that are trained; memory: one more copy of them.
 
     Args:
         model: the model, whose parameters are the first values.
@@ -23,27 +23,32 @@ class WeightAverage:
 
     def __init__(self, model: nn.Module, *, decay: float) -> None:
         self.decay = decay
-        self.tensors: dict[str, Tensor] = {name: p.detach().clone() for name, p in model.named_parameters()}
+        self.tensors: dict[str, Tensor] = {
+            name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad
+        }
 
     @torch.no_grad()
     def update(self, model: nn.Module, *, step: int) -> None:
         """Move towards the model's parameters after optimiser step ``step`` (from 1)."""
         keep = min(self.decay, (1 + step) / (10 + step))
-        for name, parameter in model.named_parameters():
+        for name, parameter in self._of(model):
             self.tensors[name].lerp_(parameter, 1.0 - keep)
 
     @contextmanager
     def applied(self, model: nn.Module) -> Iterator[None]:
         """Let the model have the averaged parameters inside the block."""
-        own = {name: p.detach().clone() for name, p in model.named_parameters()}
+        own = {name: p.detach().clone() for name, p in self._of(model)}
         self._copy(self.tensors, model)
         try:
             yield
         finally:
             self._copy(own, model)
 
-    @staticmethod
     @torch.no_grad()
-    def _copy(tensors: dict[str, Tensor], model: nn.Module) -> None:
-        for name, parameter in model.named_parameters():
+    def _copy(self, tensors: dict[str, Tensor], model: nn.Module) -> None:
+        for name, parameter in self._of(model):
             parameter.copy_(tensors[name])
+
+    def _of(self, model: nn.Module) -> list[tuple[str, nn.Parameter]]:
+        """Parameters that are averaged, by name; some may be frozen for now."""
+        return [(name, parameter) for name, parameter in model.named_parameters() if name in self.tensors]
