@@ -132,6 +132,8 @@ class Trainer(Engine[U]):
         self.schedule.set_scale(before)
         rate = self.schedule.rate() * before
         self.model.train()
+        if plan.before_step is not None:
+            plan.before_step(self.model, run.step)
         try:
             with self._breaking_off():
                 sums, small_square = self.passes.gradient(units, counts)

@@ -72,6 +72,9 @@ class Plan(Generic[U]):
         log: structured log.
         log_every_steps: steps between two lines of it.
         flops_per_token: training FLOPs a token, for the utilisation; None leaves it out.
+        before_step: called with the model and the number of the step (from 0) before each forward pass of a new step;
+            must do the same whenever it gets the same number. What it freezes now must need gradients when the run
+            begins; one process only.
         on_evaluation: called with the history after each evaluation.
         compile: whether forward and backward pass go through torch.compile.
         facts: what the log begins with (parameters, sizes).
@@ -98,6 +101,7 @@ class Plan(Generic[U]):
     log: RunLog = field(default_factory=lambda: RunLog(None))
     log_every_steps: int = 10
     flops_per_token: float | None = None
+    before_step: Callable[[nn.Module, int], None] | None = None
     on_evaluation: Callable[[list[Row]], None] | None = None
     compile: bool = False
     facts: dict[str, Any] = field(default_factory=dict)
