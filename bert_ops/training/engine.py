@@ -115,13 +115,19 @@ class Engine(Generic[U]):
             # The last weights are kept; if they are averaged, the average is what was measured.
             better = self.average is not None and run.step == self.plan.total_steps
         else:
-            better = row[best] < run.best_score
-            run.best_score = min(run.best_score, row[best])
+            score = -row[best] if self.plan.best_is_highest else row[best]
+            better = score < run.best_score
+            run.best_score = min(run.best_score, score)
         if better:
             run.best_step = run.step
             with self.averaged():
                 tensors = self.workers.model_tensors(self.model)
                 run.best_weights = {name: tensor.detach().clone() for name, tensor in tensors.items()}
+
+    def out_of_patience(self) -> bool:
+        """Whether the last evaluations were none the better, as many of them as the plan bears."""
+        since = [row for row in self.run.history if row["step"] > self.run.best_step]
+        return 0 < self.plan.patience <= len(since)
 
     def hand_on_history(self) -> None:
         """Let the curves be drawn; a full disk costs them, not the run."""

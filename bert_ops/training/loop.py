@@ -92,7 +92,7 @@ class Trainer(Engine[U]):
         progress = Progress(plan.what, total=plan.total_steps, unit="steps")
         if self._evaluate_if_due():  # the run was stopped in it: what comes after it was not done either
             self._checkpoint_if_due()
-        while run.step < plan.total_steps:
+        while run.step < plan.total_steps and not self.out_of_patience():
             if self.workers.agree(self.interruption.requested is not None):
                 self._stop()
             started = time.monotonic()
@@ -108,6 +108,9 @@ class Trainer(Engine[U]):
             if self.workers.is_first:
                 progress.update(run.step, also=self.meter.line, **self.meter.shown(run))
             self._checkpoint_if_due()
+        if run.step < plan.total_steps:
+            note(f"{plan.what}: {plan.patience} evaluations without a better one, stopped at step {run.step}")
+            plan.log.write("early_stop", step=run.step, best_step=run.best_step)
         if run.best_weights is not None:
             self.workers.load_model(self.model, run.best_weights)
         run.skipped_steps, run.rollbacks = self.guard.skipped, self.guard.rollbacks

@@ -65,7 +65,9 @@ class Plan(Generic[U]):
         stability: what happens when the loss jumps.
         evaluate: measures the model (in eval mode, no gradients) and returns one row of figures.
         evaluate_at: the steps after which to evaluate; the last step is always one of them.
-        best: figure of the row to minimise when weights are to be kept, or None to keep the last ones.
+        best: figure of the row by which weights are kept, or None to keep the last ones.
+        best_is_highest: whether the highest is the best; else the lowest.
+        patience: evaluations in a row without a better one that end the run; 0 for never.
         average_decay: decay of the moving average of the weights that is evaluated and kept; 0 for none.
         store: where checkpoints go, or None.
         checkpoints: when they are made.
@@ -95,6 +97,8 @@ class Plan(Generic[U]):
     evaluate: Callable[[nn.Module], Row]
     evaluate_at: Callable[[int], bool]
     best: str | None
+    best_is_highest: bool = False
+    patience: int = 0
     average_decay: float = 0.0
     store: CheckpointStore | None = None
     checkpoints: CheckpointParams | None = None

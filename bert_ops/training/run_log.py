@@ -21,6 +21,7 @@ micro_batch    step, passes, reason: a unit is read in so many passes from here 
 checkpoint     step, kind (step, time, milestone, final), bytes, stall_seconds (that training waited)
 resume         step, lost_steps, lost_seconds (work of the killed process that is done again), machine
 stop           step, reason: a signal, or a diagnosis
+early_stop     step, best_step: the last evaluations were none the better
 finish         step, tokens, seconds
 =============  =====================================================================================================
 

@@ -20,6 +20,7 @@ class Run:
     position: Position | None = None
     history: list[Row] = field(default_factory=list)
     best_step: int = 0
+    #: Figure of the best evaluation, lower is better: negative where the highest is wanted.
     best_score: float = math.inf
     best_weights: dict[str, Tensor] | None = None
     skipped_steps: int = 0

@@ -85,6 +85,33 @@ def test_a_score_that_is_no_number_is_never_the_best() -> None:
     assert (run.best_step, run.best_score) == (20, 2.0)
 
 
+def test_the_highest_score_is_the_best_where_the_plan_says_so() -> None:
+    scores = iter([0.2, 0.9, 0.9, 0.1])
+    plan = toy.plan(evaluate=lambda _: {"validation_f1": next(scores)}, best="validation_f1", best_is_highest=True)
+    _, run = toy.trained(plan)
+    assert (run.best_step, run.best_score) == (20, -0.9)
+
+
+def test_a_run_ends_when_its_patience_does_and_keeps_the_best(capsys: pytest.CaptureFixture[str]) -> None:
+    scores = iter([3.0, 1.0, 2.0, 1.0, 0.5])
+    measured: list[list[float]] = []
+
+    def evaluate(model: nn.Module) -> dict[str, float]:
+        measured.append(toy.digest(model))
+        return {"validation_loss": next(scores)}
+
+    model, run = toy.trained(toy.plan(evaluate=evaluate, patience=2, total_steps=80))
+    assert (run.step, run.best_step, len(run.history)) == (40, 20, 4)
+    assert toy.digest(model) == measured[1]
+    assert "2 evaluations without a better one, stopped at step 40" in capsys.readouterr().err
+
+
+def test_patience_waits_for_the_first_improvement_after_a_bad_one() -> None:
+    scores = iter([3.0, 4.0, 2.0, 4.0, 1.0, 5.0, 6.0, 0.1])
+    plan = toy.plan(evaluate=lambda _: {"validation_loss": next(scores)}, patience=2, total_steps=80)
+    assert toy.trained(plan)[1].step == 70
+
+
 @pytest.mark.parametrize("best", ["validation_loss", None])
 def test_the_average_is_what_is_measured_and_kept(best: str | None) -> None:
     """The single weights go their way untouched: the average is looked at, not trained on."""
