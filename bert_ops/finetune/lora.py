@@ -59,17 +59,17 @@ class LoraLinear(Linear):
         """Return ``input · weightᵀ + bias`` and the updates, in the input's type."""
         kind = input.dtype
         small = F.linear(self.dropout(input), self.lora_down.flatten(0, 1).to(kind))
-        return super().forward(input) + F.linear(small, self._up().to(kind))
+        return super().forward(input) + F.linear(small, self._up(torch.float32).to(kind))
 
     def merged_weight(self) -> Tensor:
         """Weight with the updates in it; their product is rounded once."""
-        update = self._up().double() @ self.lora_down.flatten(0, 1).double()
+        update = self._up(torch.float64) @ self.lora_down.flatten(0, 1).double()
         return (self.weight.double() + update).to(self.weight.dtype)
 
-    def _up(self) -> Tensor:
+    def _up(self, dtype: torch.dtype) -> Tensor:
         """(outputs, P · r): the updates of the parts below each other, each from its own r inputs, times the scale."""
-        ups = dict(zip(self.parts, self.lora_up, strict=True))
-        none = self.lora_up.new_zeros(self.out_features // self.of, 0)
+        ups = dict(zip(self.parts, self.lora_up.to(dtype), strict=True))
+        none = self.lora_up.new_zeros(self.out_features // self.of, 0, dtype=dtype)
         blocks = [ups.get(part, none) for part in range(self.of)]
         together: Tensor = torch.block_diag(*blocks)  # type: ignore[no-untyped-call]
         return self.scale * together

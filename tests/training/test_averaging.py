@@ -107,3 +107,18 @@ def test_a_tied_weight_is_averaged_once() -> None:
         made[0].weight.add_(1.0)
     average.update(made, step=100)
     torch.testing.assert_close(average.tensors["0.weight"], before + 0.5)
+
+
+def test_what_is_frozen_takes_no_memory_and_stays_as_it_is() -> None:
+    made = model()
+    made[0].requires_grad_(False)
+    average = WeightAverage(made, decay=0.5)
+    assert set(average.tensors) == {"1.weight", "1.bias", "2.weight", "2.bias"}
+    frozen = made[0].weight.detach().clone()
+    made[1].requires_grad_(False)  # for now: it was trained when the run began
+    with torch.no_grad():
+        made[1].weight.add_(1.0)
+    average.update(made, step=100)
+    torch.testing.assert_close(average.tensors["1.weight"], torch.full((4,), 1.5, dtype=torch.float64))
+    with average.applied(made):
+        assert torch.equal(made[0].weight, frozen) and torch.equal(made[1].weight, average.tensors["1.weight"])

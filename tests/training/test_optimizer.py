@@ -111,3 +111,36 @@ def test_matrices_and_embeddings_decay_biases_and_norms_do_not(params: Optimizer
     }
     assert rests == {name for name in trained if name.endswith("bias") or name in norms}
     assert norms & rests and {name for name in trained if "embedding" in name and name not in norms} <= decays
+
+
+def test_groups_by_rate_begin_with_the_largest_and_hold_every_parameter_once() -> None:
+    model = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 4, bias=False), nn.LayerNorm(4))
+    factors = {"0": 0.5, "1": 1.0, "2": 0.5}
+    optimizer = build_optimizer(model, ADAMW, rates=lambda name: factors[name.split(".")[0]])
+    names = {id(p): name for name, p in model.named_parameters()}
+    made = [
+        (group["lr"], group["weight_decay"], [names[id(p)] for p in group["params"]])
+        for group in optimizer.param_groups
+    ]
+    assert made == [
+        (0.03, 0.1, ["1.weight"]),
+        (0.015, 0.1, ["0.weight"]),
+        (0.015, 0.0, ["0.bias", "2.weight", "2.bias"]),
+    ]
+
+
+@pytest.mark.parametrize("params", [ADAMW, SGD])
+def test_a_parameter_without_gradient_stays_and_begins_later_as_if_it_were_new(params: OptimizerParams) -> None:
+    """Gradual unfreezing: no decay, no moments and no count of steps before the first gradient."""
+    late, new = Parts(), Parts()
+    optimizers = [build_optimizer(model, params) for model in (late, new)]
+    for step in range(5):
+        late.bias.grad = torch.from_numpy(gradients(step)["bias"])
+        optimizers[0].step()
+        assert torch.equal(late.matrix, Parts().matrix) and late.matrix not in optimizers[0].state
+    for step in range(5, 9):
+        for model, optimizer in zip((late, new), optimizers, strict=True):
+            model.matrix.grad = torch.from_numpy(gradients(step)["matrix"])
+            model.bias.grad = None
+            optimizer.step()
+    assert torch.equal(late.matrix, new.matrix) and not torch.equal(late.matrix, Parts().matrix)
