@@ -40,6 +40,8 @@ class Engine(Generic[U]):
         self.workers = workers
         self.run = Run()
         self.parameters = [p for p in model.parameters() if p.requires_grad]
+        #: Parameters that no step changes; the best weights are kept without them.
+        self.frozen = {name for name, p in model.named_parameters() if not p.requires_grad}
         self.schedule = Schedule(optimizer, plan.schedule, total_steps=plan.total_steps)
         self.batch = plan.batch
         growth = plan.batch.params.growth
@@ -122,7 +124,7 @@ class Engine(Generic[U]):
             run.best_step = run.step
             with self.averaged():
                 tensors = self.workers.model_tensors(self.model)
-                run.best_weights = {name: tensor.detach().clone() for name, tensor in tensors.items()}
+                run.best_weights = {n: t.detach().clone() for n, t in tensors.items() if n not in self.frozen}
 
     def out_of_patience(self) -> bool:
         """Whether the last evaluations were none the better, as many of them as the plan bears."""

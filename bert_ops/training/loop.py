@@ -112,7 +112,7 @@ class Trainer(Engine[U]):
             note(f"{plan.what}: {plan.patience} evaluations without a better one, stopped at step {run.step}")
             plan.log.write("early_stop", step=run.step, best_step=run.best_step)
         if run.best_weights is not None:
-            self.workers.load_model(self.model, run.best_weights)
+            self.workers.load_model(self.model, {**self.model.state_dict(), **run.best_weights})
         run.skipped_steps, run.rollbacks = self.guard.skipped, self.guard.rollbacks
         plan.log.write("finish", step=run.step, tokens=run.tokens, seconds=round(run.train_seconds, 3))
 

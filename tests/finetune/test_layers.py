@@ -75,6 +75,19 @@ def test_what_is_chosen_is_trained_and_nothing_else(changes: dict[str, Any], exp
     assert tuning.share == tuning.trained / tuning.parameters
 
 
+def test_the_best_weights_come_back_beside_frozen_ones() -> None:
+    losses = iter([0.5, 0.1, 0.7])
+    model, tuning = prepared(layer_params(top=1))
+    seen: list[dict[str, Tensor]] = []
+
+    def evaluate(model: nn.Module) -> dict[str, float]:
+        seen.append(toy.weights(model))
+        return {"validation_loss": next(losses)}
+
+    run = train(toy.plan(evaluate=evaluate), model, build_optimizer(model, OPTIMIZER, rates=tuning.rate))
+    assert run.best_step == 8 and toy.changed(seen[1], model) == set() != toy.changed(seen[2], model)
+
+
 def test_a_model_can_be_prepared_again() -> None:
     model, _ = prepared(layer_params(train="head"))
     tuning = layers.apply(model, layer_params(), seed=5)
@@ -137,13 +150,14 @@ class TestFrozenPartsAreNotPaidFor:
     def test_frozen_parts_have_no_gradient_and_no_moments(self, tmp_path: Path) -> None:
         model, tuning = prepared(layer_params(top=1))
         optimizer = build_optimizer(model, OPTIMIZER, rates=tuning.rate)
-        train(toy.plan(tmp_path, steps=3), model, optimizer)
+        train(toy.plan(tmp_path, steps=5), model, optimizer)  # evaluated after the fourth
         trained = HEAD | of_layers(2)
         assert {name for name, p in model.named_parameters() if p.grad is not None} == trained
         found = toy.plan(tmp_path).store.newest()
         slots = {name.removeprefix("optimizer.").rsplit("/")[0] for name in found.tensors if "optimizer." in name}
         assert slots == trained
-        assert {name.removeprefix("average.") for name in found.tensors if "average." in name} == trained
+        for copies in ("average.", "best."):
+            assert {n.removeprefix(copies) for n in found.tensors if n.startswith(copies)} == trained
 
 
 class TestRates:
