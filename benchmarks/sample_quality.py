@@ -27,7 +27,7 @@ from scipy import stats
 
 from bert_ops.finetune import baselines, inference
 from bert_ops.finetune.examples import TaskData, encode_examples, read_examples
-from bert_ops.finetune.params import BaselinesParams, FinetuneParams, TaskParams
+from bert_ops.finetune.params import BaselinesParams, FinetuneParams, SequenceClassificationTask
 from bert_ops.finetune.tuning import tune
 from bert_ops.model import huggingface
 from bert_ops.pretrain import fitting, stage
@@ -70,14 +70,14 @@ def study(arguments: argparse.Namespace, params: dict[str, Any]) -> None:
     """Run all seeds and print a table, then JSON."""
     tokenizer_folder = arguments.root / "models/tokenizer"
     store = TokenStore.open(arguments.root / "data/tokens")
-    task = TaskParams(**params["tasks"][arguments.task])
+    task = SequenceClassificationTask.model_validate(params["tasks"][arguments.task])
     frame = read_examples(arguments.root / f"data/corpus/examples/{arguments.task}.parquet")
-    data = encode_examples(frame, wordpiece.load(tokenizer_folder), max_tokens=task.max_tokens)
+    data = encode_examples(frame, wordpiece.load(tokenizer_folder), task)
     if arguments.quick:
         data.splits["train"] = first(data, 600)
     if arguments.labels:
         data.splits["train"] = first(data, arguments.labels)
-    scores, _ = baselines.tfidf(data, BaselinesParams(**params["baselines"]).tfidf)
+    scores, _ = baselines.tfidf(data, BaselinesParams(**params["baselines"]).tfidf, task=task)
     result: dict[str, Any] = {"accuracy_tfidf_lr": accuracy(scores["test"], data)}
     for key in ("mlm_loss", "mlm_accuracy", "accuracy", "accuracy_no_pretraining", "validation_accuracy"):
         result[key] = []
@@ -98,11 +98,11 @@ def study(arguments: argparse.Namespace, params: dict[str, Any]) -> None:
                     continue
                 config = huggingface.load_config(folder, made_by="pretrain")
                 tuned = tune(data, config=config, pretrained=init, task=task, params=tuning, what=f"{key} {seed}")
-                logits = inference.predict_logits(tuned.model, data.splits["test"].ids, precision="float32")
+                test = data.splits["test"]
+                logits = inference.item_logits(tuned.model, test.rows, test.items)
                 result[key].append(accuracy(logits, data))
                 if init is not None:
-                    best = next(r for r in tuned.run.history if r["step"] == tuned.run.best_step)
-                    result["validation_accuracy"].append(best["validation_accuracy"])
+                    result["validation_accuracy"].append(tuned.best["validation_accuracy"])
         print(json.dumps(result), file=sys.stderr, flush=True)
     gains = (
         np.subtract(result["accuracy"], result["accuracy_no_pretraining"]) if result["accuracy_no_pretraining"] else []
@@ -133,12 +133,7 @@ def first(data: TaskData, count: int) -> Any:
     """The first ``count`` training examples; their order is that of their hashes, which is random."""
     split = data.splits["train"]
     order = np.argsort(split.example_ids)[:count]
-    return type(split)(
-        example_ids=[split.example_ids[i] for i in order],
-        texts=[split.texts[i] for i in order],
-        targets=split.targets[order],
-        ids=[split.ids[i] for i in order],
-    )
+    return split.part(order)
 
 
 def accuracy(scores: np.ndarray, data: TaskData) -> float:

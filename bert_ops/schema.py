@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from bert_ops.errors import InputError
 
@@ -32,7 +32,7 @@ Threads = Annotated[
 ]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 
-S = TypeVar("S", bound=BaseModel)
+S = TypeVar("S")
 
 _NUMBER = re.compile(r"([+-]?\d+\.?\d*)(?:[eE]([+-]?\d+))?")
 
@@ -64,7 +64,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return value
 
 
-def load_section(path: Path, name: str, schema: type[S]) -> S:
+def load_section(path: Path, name: str, schema: type[S] | TypeAdapter[S]) -> S:
     """Read and validate one section; ``name`` may be dotted (``tasks.sentiment``).
 
     Raises:
@@ -86,15 +86,16 @@ def load_section(path: Path, name: str, schema: type[S]) -> S:
     return validate(value, schema, where=name, source=path)
 
 
-def validate(value: Any, schema: type[S], *, where: str, source: Path) -> S:
-    """Validate a raw value against a schema.
+def validate(value: Any, schema: type[S] | TypeAdapter[S], *, where: str, source: Path) -> S:
+    """Validate a raw value against a schema: a section, or an adapter where it may be one of several.
 
     Raises:
         InputError: every violated field on a line of its own, with dotted key, value and what is allowed.
 
     """
+    adapter = schema if isinstance(schema, TypeAdapter) else TypeAdapter(schema)
     try:
-        return schema.model_validate(value)
+        return adapter.validate_python(value)
     except ValidationError as error:
         problems = [describe(item, where, value) for item in error.errors(include_url=False)]
         raise InputError(

@@ -71,9 +71,11 @@ def made_up_examples(count: int, *, seed: int = 0) -> pd.DataFrame:
                 "source": "made_up",
                 "split": split[number % 10],
                 "text": text,
+                "pair": None,
                 "label": label,
                 "spans": None,
                 "content_hash": f"{number:064x}",
+                "cluster": f"{number:016x}",
             }
         )
     return pd.DataFrame(rows)
@@ -108,7 +110,8 @@ def params() -> dict:
     }
     value["pretrain"]["embedding_init"] |= {"epochs": 1}
     value["pretrain"]["schedule"] |= {"warmup_steps": 5}
-    value["finetune"] |= {"threads": 1, "epochs": 2, "batch_examples": 16, "probe_examples": 20}
+    value["finetune"] |= {"threads": 1, "epochs": 2, "probe_examples": 20}
+    value["finetune"]["batch"] |= {"examples": 16}
     value["tasks"]["sentiment"] |= {"max_tokens": 48}
     return value
 
@@ -224,6 +227,8 @@ def finetuned_folder(
             out=folder / "model",
             history=folder / "history.tsv",
             metrics=folder / "metrics.json",
+            run_log=folder / "log.jsonl",
+            checkpoints=folder / "checkpoints",
         )
     )
     return folder / "model"

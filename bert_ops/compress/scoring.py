@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from bert_ops.finetune.examples import pad
+from bert_ops.finetune.batching import Pieces, lay_out
 from bert_ops.model.encoder import TaskModel
 from bert_ops.progress import Progress
 
@@ -78,7 +78,10 @@ def score_all(scorer: Scorer, texts: Sequence[Ids], *, what: str) -> Logits:
 
 def score_padded(scorer: Scorer, texts: Sequence[Ids]) -> Logits:
     """Logits of all texts in one padded batch, which exercises the mask and the free axes: (N, L)."""
-    ids_BT, attend_BT = pad(texts)
+    none: list[Ids] = [np.zeros(0, np.int64)] * len(texts)
+    batch = lay_out(Pieces(list(texts), None, none, []), layout="bucketed", pad_id=0, unit=0)
+    ids_BT = batch.ids
+    attend_BT = np.ones_like(ids_BT) if batch.examples is None else batch.examples > 0
     return scorer(ids_BT, attend_BT.astype(np.int64))
 
 

@@ -71,10 +71,11 @@ def check(model: LoadedTask, params: CompressParams, *, task: str, folder: Path)
         InputError: the task scores tokens, or the latency text is longer than the model takes.
 
     """
-    if model.model.kind != "sequence_classification":
+    if model.problem.kind != "sequence_classification" or model.truncation != "head":
         raise InputError(
-            f"compress cannot score the task {task} of {folder}: its kind is {model.model.kind}",
-            allowed="sequence_classification",
+            f"compress cannot score the task {task} of {folder}: its kind is {model.problem.kind}, its truncation "
+            f"{model.truncation}",
+            allowed="sequence_classification with truncation: head",
             remedy=f"take `tasks.{task}` out of the compress stage of dvc.yaml",
         )
     if params.latency.tokens > model.max_tokens:
@@ -111,7 +112,7 @@ def describe(model: LoadedTask, params: CompressParams, *, task: str, normalizat
     packages = ("onnxruntime", "tokenizers", "numpy")
     return {
         "task": task,
-        "kind": model.model.kind,
+        "kind": model.problem.kind,
         "labels": list(model.labels),
         "max_tokens": model.max_tokens,
         "normalization": normalization,
@@ -135,7 +136,7 @@ def compress(
 
     from bert_ops.compress import latency, report, scoring
     from bert_ops.compress.export import export
-    from bert_ops.finetune.examples import encode_texts
+    from bert_ops.finetune.inference import encode_for
 
     torch.set_num_threads(params.threads)
     fp32 = export(model.model, opset=params.onnx_opset, int8=False)
@@ -145,7 +146,7 @@ def compress(
         "onnx_fp32": scoring.onnx_scorer(fp32, threads=params.threads),
         "pytorch_fp32": scoring.pytorch_scorer(model.model),
     }
-    encoded = encode_texts(model.tokenizer, texts, max_tokens=model.max_tokens)
+    encoded = encode_for(model, texts).ids
     logits = {name: scoring.score_all(scorer, encoded, what=f"scoring {name}") for name, scorer in scorers.items()}
     padded = scoring.score_padded(scorers["onnx_fp32"], encoded[:_PADDED_TEXTS])
     difference = max(

@@ -5,14 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from bert_ops.errors import ArtifactError
-from bert_ops.finetune.examples import encode_texts, pad
+from bert_ops.errors import ArtifactError, InputError
+from bert_ops.finetune.batching import Pieces, forward, in_order_of_length, lay_out
+from bert_ops.finetune.encoding import Rows, encode
+from bert_ops.finetune.params import Truncation
+from bert_ops.finetune.problems import AnyProblem, restore
+from bert_ops.finetune.problems.base import Items
 from bert_ops.io import read_json, rerun
 from bert_ops.model.encoder import TaskModel
 from bert_ops.model.huggingface import load_task_weights
@@ -20,69 +25,119 @@ from bert_ops.tokenizer import wordpiece
 from bert_ops.training.device import arithmetic
 from bert_ops.training.params import Precision
 
+#: Rows that are read at a time.
+BATCH_ROWS = 64
+
 
 @dataclass(frozen=True)
 class LoadedTask:
-    """A fine-tuned model with what it takes to use it; ``labels[i]`` is the name of class ``i``."""
+    """A fine-tuned model with what it takes to use it."""
 
     model: TaskModel
     tokenizer: Tokenizer
-    labels: list[str]
+    problem: AnyProblem
     max_tokens: int
+    truncation: Truncation
+
+    @property
+    def labels(self) -> list[str]:
+        """Names of the outputs, by class id."""
+        return self.problem.labels
+
+
+def task_facts(problem: AnyProblem, *, max_tokens: int, truncation: Truncation) -> dict[str, Any]:
+    """What ``config.json`` says of a task besides the architecture; ``transformers`` reads labels and problem type."""
+    kind = {} if problem.huggingface is None else {"problem_type": problem.huggingface}
+    return {
+        "id2label": {str(number): label for number, label in enumerate(problem.labels)},
+        "label2id": {label: number for number, label in enumerate(problem.labels)},
+        **kind,
+        "task": {"kind": problem.kind, "max_tokens": max_tokens, "truncation": truncation, **problem.facts},
+    }
 
 
 def load_task_model(folder: Path) -> LoadedTask:
     """Load a folder that ``finetune`` wrote.
 
     Raises:
-        ArtifactError: a file is missing or damaged, or has no labels.
+        ArtifactError: a file is missing or damaged, or says nothing of a task.
 
     """
     config = read_json(folder / "config.json", made_by="finetune")
-    if "id2label" not in config or "max_tokens" not in config:
-        raise ArtifactError(f"{folder / 'config.json'} names no labels", remedy=rerun("finetune"))
-    labels = [config["id2label"][str(i)] for i in range(len(config["id2label"]))]
-    model = load_task_weights(folder, labels=len(labels), kind="sequence_classification")
+    try:
+        labels = [config["id2label"][str(number)] for number in range(len(config["id2label"]))]
+        facts = dict(config["task"])
+        max_tokens, truncation = facts.pop("max_tokens"), facts.pop("truncation")
+        problem = restore(facts.pop("kind"), labels, facts)
+    except (KeyError, TypeError) as error:
+        raise ArtifactError(
+            f"{folder / 'config.json'} describes no task ({error!r})", remedy=rerun("finetune")
+        ) from error
+    model = load_task_weights(folder, labels=problem.outputs, kind=problem.head)
     tokenizer = wordpiece.load(folder, made_by="finetune")
-    return LoadedTask(model=model.eval(), tokenizer=tokenizer, labels=labels, max_tokens=config["max_tokens"])
+    return LoadedTask(model.eval(), tokenizer, problem, max_tokens, truncation)
 
 
-def encode_batch(
-    tokenizer: Tokenizer, texts: Sequence[str], *, max_tokens: int
-) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """Token ids (B, T), padded, and the attention mask, False on padding."""
-    return pad(encode_texts(tokenizer, texts, max_tokens=max_tokens))
+def encode_for(task: LoadedTask, texts: Sequence[str], pairs: Sequence[str] | None = None) -> Rows:
+    """Encode texts as the model was trained on them."""
+    return encode(
+        task.tokenizer,
+        texts,
+        pairs,
+        max_tokens=task.max_tokens,
+        truncation=task.truncation,
+        with_offsets=task.problem.with_offsets,
+    )
+
+
+def predict(
+    task: LoadedTask,
+    texts: Sequence[str],
+    pairs: Sequence[str] | None = None,
+    *,
+    threads: int,
+    precision: Precision = "float32",
+    batch: int = BATCH_ROWS,
+) -> Any:
+    """Answer texts, in their order: probabilities (N, labels), numbers (N,), or spans, as the task's kind says."""
+    torch.set_num_threads(threads)
+    rows = encode_for(task, texts, pairs)
+    items = task.problem.items(rows)
+    with arithmetic(task.model, precision):
+        logits = item_logits(task.model, rows, items, batch=batch)
+    return task.problem.answer(logits, items, rows)
 
 
 def predict_probabilities(
-    task: LoadedTask, texts: Sequence[str], *, threads: int, precision: Precision = "float32", batch: int = 64
+    task: LoadedTask, texts: Sequence[str], *, threads: int, precision: Precision = "float32", batch: int = BATCH_ROWS
 ) -> NDArray[np.float32]:
-    """Class probabilities, (N, labels), rows in the order of the texts.
+    """Probabilities (N, labels) of a task that labels whole texts.
 
-    Texts are read in order of length, which saves most of the padding.
+    Raises:
+        InputError: the task gives numbers or spans.
+
     """
-    torch.set_num_threads(threads)
-    rows = encode_texts(task.tokenizer, texts, max_tokens=task.max_tokens)
-    logits = predict_logits(task.model, rows, precision=precision, batch=batch)
-    probabilities: NDArray[np.float32] = torch.softmax(torch.from_numpy(logits), dim=1).numpy()
-    return probabilities
+    if task.problem.kind not in {"sequence_classification", "multi_label_classification"}:
+        raise InputError(
+            f"a {task.problem.kind} model has no probabilities of labels",
+            allowed="sequence_classification, multi_label_classification",
+        )
+    return np.asarray(predict(task, texts, threads=threads, precision=precision, batch=batch), np.float32)
 
 
-def predict_logits(
-    model: TaskModel, rows: Sequence[NDArray[np.int64]], *, precision: Precision, batch: int = 64
-) -> NDArray[np.float32]:
-    """Logits (N, labels) of encoded texts; the model's mode is left as it was."""
-    device = next(model.parameters()).device
-    order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
-    out = np.zeros((len(rows), model.classifier.out_features), np.float32)
+def item_logits(model: TaskModel, rows: Rows, items: Items, *, batch: int = BATCH_ROWS) -> NDArray[np.float32]:
+    """Logits (M, C) of the items in their order, without dropout; the model's mode is left as it was.
+
+    Rows are read in order of length, which saves most of the padding.
+    """
+    out = np.zeros((len(items), model.classifier.out_features), np.float32)
     was_training = model.training
     model.eval()
-    with torch.inference_mode(), arithmetic(model, precision):
-        for start in range(0, len(order), batch):
-            chosen = order[start : start + batch]
-            ids, attend = pad([rows[i] for i in chosen])
-            ids_BT = torch.from_numpy(ids).to(device)
-            attend_BT = None if attend.all() else torch.from_numpy(attend).to(device)
-            out[chosen] = model(ids_BT, torch.zeros_like(ids_BT), attend_BT).float().cpu().numpy()
+    with torch.inference_mode():
+        for chosen in in_order_of_length(rows.lengths, batch=batch):
+            pieces = Pieces.of(rows, items, None, chosen)
+            read = lay_out(pieces, layout="bucketed", pad_id=model.config.pad_id, unit=0)
+            places = np.concatenate([np.arange(items.starts[i], items.starts[i + 1]) for i in chosen])
+            out[places] = forward(model, read)[0].float().cpu().numpy()
     model.train(was_training)
     return out

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, TypeAdapter, model_validator
 
-from bert_ops.schema import Section, Seed, Share, Threads
+from bert_ops.finetune.layer_params import LayerParams
+from bert_ops.schema import Section, Seed, Share, Threads, load_section, read_yaml, validate
 from bert_ops.training.params import (
+    CheckpointParams,
     ClippingParams,
     ConstantSchedule,
     CosineSchedule,
@@ -19,14 +22,67 @@ from bert_ops.training.params import (
     StabilityParams,
 )
 
+Truncation = Literal["head", "tail", "windows"]
+ClassWeights = Literal["none", "balanced"] | dict[str, Annotated[float, Field(gt=0.0, le=1000.0)]]
 
-class TaskParams(Section):
-    """A task: what its model reads and what it answers."""
 
-    kind: Literal["sequence_classification"] = Field(description="one label a text")
-    max_tokens: int = Field(
-        ge=3, description="tokens of a text that the model reads, special tokens included; the rest is cut"
+class _Task(Section):
+    """What every task says: how its texts are read, and which score it is judged by."""
+
+    max_tokens: int = Field(ge=3, description="tokens that the model reads at a time, special tokens included")
+    truncation: Truncation = Field(
+        description="of longer texts: head and tail read that end only, windows reads all in overlapping windows"
     )
+    finetune: dict[str, Any] | None = Field(
+        None, description="values of the section finetune that this task has otherwise, of the same form"
+    )
+
+
+class SequenceClassificationTask(_Task):
+    """One label a text, or a pair of texts."""
+
+    kind: Literal["sequence_classification"] = Field(description="one label a text or pair of texts")
+    metric: Literal["accuracy", "f1_macro", "matthews"] = Field(description="score by which the task is judged")
+    class_weights: ClassWeights = Field(
+        description="of the loss: none, balanced (inverse frequency in training), or a weight for each label"
+    )
+
+
+class MultiLabelTask(_Task):
+    """Any number of labels a text."""
+
+    kind: Literal["multi_label_classification"] = Field(description="any number of labels a text or pair of texts")
+    metric: Literal["f1_micro", "f1_macro", "subset_accuracy"] = Field(description="score by which the task is judged")
+    class_weights: ClassWeights = Field(
+        description="of the loss where a label holds: none, balanced (as if each label held half the time), or a "
+        "weight for each label"
+    )
+
+
+class RegressionTask(_Task):
+    """A number a text."""
+
+    kind: Literal["regression"] = Field(description="a number a text or pair of texts")
+    metric: Literal["pearson", "spearman", "r2"] = Field(description="score by which the task is judged")
+
+
+class TokenClassificationTask(_Task):
+    """Labelled spans of a text: entities, words, parts of speech."""
+
+    kind: Literal["token_classification"] = Field(description="labelled spans of a text")
+    metric: Literal["entity_f1", "token_accuracy"] = Field(description="score by which the task is judged")
+    class_weights: ClassWeights = Field(description="of the loss of tokens: none, balanced, or a weight for each tag")
+    scheme: Literal["BIO", "BIOES"] = Field(description="tags that stand for spans while training")
+    misaligned: Literal["widen", "drop", "fail"] = Field(
+        description="spans that begin or end within a token: take the whole tokens, leave the span out, or stop"
+    )
+
+
+TaskParams = Annotated[
+    SequenceClassificationTask | MultiLabelTask | RegressionTask | TokenClassificationTask,
+    Field(discriminator="kind"),
+]
+_TASK: TypeAdapter[TaskParams] = TypeAdapter(TaskParams)
 
 
 class FinetuneScheduleParams(Section):
@@ -45,6 +101,38 @@ class FinetuneScheduleParams(Section):
         return shape.model_validate({"kind": self.kind, "warmup_steps": warmup, "final_share": self.final_share})
 
 
+class BatchParams(Section):
+    """What a step reads."""
+
+    examples: int = Field(ge=1, description="examples of a step; of a text in windows each window is one")
+    layout: Literal["bucketed", "packed"] = Field(
+        description="bucketed: a row an example, those of similar length together; packed: several examples a row, "
+        "in random order"
+    )
+
+
+class RunsParams(Section):
+    """How often the task is learned, to say how far its score depends on chance."""
+
+    kind: Literal["seeds", "folds"] = Field(
+        description="seeds: the same split with further seeds; folds: each part of train and validation is held out "
+        "once. The model that is kept is that of the first seed and of the split as it is, in both cases"
+    )
+    count: int = Field(ge=1, le=100, description="runs over which mean and interval are taken; 1: the kept one alone")
+
+    @model_validator(mode="after")
+    def _folds_are_several(self) -> Self:
+        if self.kind == "folds" and self.count == 1:
+            raise ValueError("count is 1; allowed with kind folds: 2 or more (for a single run: kind seeds)")
+        return self
+
+
+class EarlyStoppingParams(Section):
+    """When a run ends before its last epoch."""
+
+    patience: int = Field(ge=0, description="evaluations in a row without a better one that end the run; 0: never")
+
+
 class FinetuneParams(Section):
     """Tuning a pretrained encoder for a task."""
 
@@ -52,11 +140,18 @@ class FinetuneParams(Section):
     threads: Threads
     precision: Precision = Field(description="of matrix products; weights and optimiser stay float32")
     epochs: int = Field(ge=1, le=1000, description="passes over the training split")
-    batch_examples: int = Field(ge=1, description="examples in a batch")
+    min_steps: int = Field(
+        ge=0, description="steps at least, however small the training split (Mosbach et al. 2021, arXiv:2006.04884)"
+    )
+    batch: BatchParams
+    layers: LayerParams
     hidden_dropout: float = Field(ge=0, lt=1, description="share of hidden units dropped while tuning")
     attention_dropout: float = Field(ge=0, lt=1, description="share of attention weights dropped while tuning")
     classifier_dropout: float = Field(ge=0, lt=1, description="share of the features before the classifier dropped")
     token_masking: float = Field(ge=0, lt=1, description="share of a training text's tokens replaced by [MASK]")
+    label_smoothing: float = Field(
+        ge=0, lt=1, description="share of the target spread evenly over the labels; regression has none"
+    )
     average_decay: float = Field(
         ge=0, lt=1, description="decay of the moving average of the weights that is kept; 0 keeps single steps"
     )
@@ -67,9 +162,16 @@ class FinetuneParams(Section):
     evaluations_per_epoch: int = Field(
         ge=1, le=100, description="measurements of training and validation loss in an epoch"
     )
+    keep: Literal["validation_loss", "metric"] = Field(
+        description="the weights that are kept have the lowest validation loss, or the best score by the task's metric"
+    )
+    early_stopping: EarlyStoppingParams
     probe_examples: int = Field(
         ge=1, description="fixed training examples on which the training loss is measured without dropout"
     )
+    runs: RunsParams
+    log_every_steps: int = Field(ge=1, description="steps between two lines of the log")
+    checkpoints: CheckpointParams
 
 
 class TfidfParams(Section):
@@ -96,3 +198,38 @@ class BaselinesParams(Section):
     """What a task's model must beat."""
 
     tfidf: TfidfParams
+
+
+def load_task(path: Path, name: str) -> TaskParams:
+    """Read and validate ``tasks.NAME``.
+
+    Raises:
+        InputError: there is no such task, or a value of it is not allowed.
+
+    """
+    return load_section(path, f"tasks.{name}", _TASK)
+
+
+def load_finetune(path: Path, task: TaskParams, *, name: str) -> FinetuneParams:
+    """Read and validate section ``finetune`` with the values that a task has otherwise.
+
+    Raises:
+        InputError: a value is not allowed; the message says where it stands.
+
+    """
+    params = load_section(path, "finetune", FinetuneParams)
+    if task.finetune is None:
+        return params
+    whole = _merged(read_yaml(path)["finetune"], task.finetune)
+    return validate(whole, FinetuneParams, where=f"tasks.{name}.finetune", source=path)
+
+
+def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """``base`` with ``changes``, key by key and level by level."""
+    out = dict(base)
+    for key, value in changes.items():
+        inner = out.get(key)
+        # Another kind of optimiser or schedule has other keys: it stands for itself.
+        whole = isinstance(value, dict) and "kind" in value
+        out[key] = _merged(inner, value) if isinstance(inner, dict) and isinstance(value, dict) and not whole else value
+    return out

@@ -1,77 +1,131 @@
-"""Tuning a classifier: the one procedure behind the fine-tuned model and the network without pretraining."""
+"""Tuning a model for a task: the one procedure behind the fine-tuned model and the network without pretraining."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import nn
 
 from bert_ops.errors import InputError
-from bert_ops.finetune.examples import Split, TaskData, batch_order, batches_from, pad
-from bert_ops.finetune.inference import predict_logits
+from bert_ops.finetune import layers, lora
+from bert_ops.finetune.batching import (
+    Pieces,
+    TaskBatch,
+    divide,
+    forward,
+    lay_out,
+    order_from,
+    steps_per_epoch,
+)
+from bert_ops.finetune.examples import Split, TaskData
+from bert_ops.finetune.inference import item_logits
+from bert_ops.finetune.layers import Tuning
 from bert_ops.finetune.params import FinetuneParams, TaskParams
+from bert_ops.finetune.problems import AnyProblem
+from bert_ops.finetune.scores import evaluate_score
 from bert_ops.model import huggingface
 from bert_ops.model.encoder import EncoderConfig, TaskModel
+from bert_ops.progress import note
 from bert_ops.seeding import generator
 from bert_ops.tokenizer.wordpiece import SpecialIds
 from bert_ops.training.batch_size import BatchSize
+from bert_ops.training.checkpoint import CheckpointStore
 from bert_ops.training.device import pick_device, prepare
 from bert_ops.training.loop import Loss, Plan, Row, Run, train
 from bert_ops.training.optimizer import build_optimizer
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Examples of a step.
-
-    Args:
-        unit: number of the batch.
-        rows: (B,) int64, places in the split.
-        ids: (B, T) int64, padded.
-        attend: (B, T) bool, False on padding.
-
-    """
-
-    unit: int
-    rows: NDArray[np.int64]
-    ids: NDArray[np.int64]
-    attend: NDArray[np.bool_]
-
-    @property
-    def tokens(self) -> int:
-        """Tokens without padding."""
-        return int(self.attend.sum())
-
-    @property
-    def counts(self) -> dict[str, int]:
-        """Examples that the loss is a mean of."""
-        return {"loss": len(self.rows)}
-
-
-def halves(batch: Batch, parts: int) -> list[Batch]:
-    """The batch in up to ``parts`` smaller ones, for passes that do not fit into memory."""
-    cuts = [cut for cut in np.array_split(np.arange(len(batch.rows)), parts) if len(cut)]
-    return [Batch(batch.unit, batch.rows[cut], batch.ids[cut], batch.attend[cut]) for cut in cuts]
-
+from bert_ops.training.run_log import RunLog
 
 #: Parts of a pretrained model that a task model takes over; its classifier starts new.
 PRETRAINED_PARTS = ("encoder.", "pooler.")
 
 
+@dataclass
+class Trace:
+    """Losses of every validation example at each evaluation; kept beside the checkpoints, so that a run can resume.
+
+    Args:
+        folder: where to keep them; None keeps them in memory only.
+
+    """
+
+    folder: Path | None
+    by_step: dict[int, NDArray[np.float32]] = field(default_factory=dict)
+    latest: NDArray[np.float32] | None = None
+
+    def evaluated(self, history: list[Row]) -> None:
+        """Take in what was measured last."""
+        if self.latest is None:
+            return
+        step = int(history[-1]["step"])
+        self.by_step[step], self.latest = self.latest, None
+        if self.folder is not None:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            np.save(self.folder / f"{step:08d}.npy", self.by_step[step])
+
+    def of(self, history: list[Row]) -> NDArray[np.float32]:
+        """Losses (evaluations, examples) of a history."""
+        rows = []
+        for row in history:
+            step = int(row["step"])
+            if step not in self.by_step:
+                assert self.folder is not None
+                self.by_step[step] = np.load(self.folder / f"{step:08d}.npy", allow_pickle=False)
+            rows.append(self.by_step[step])
+        return np.stack(rows)
+
+
 @dataclass(frozen=True)
 class Tuned:
-    """A tuned model, its history, and the validation losses behind it, float32 (evaluations, examples)."""
+    """A tuned model and how it came about.
+
+    Args:
+        model: with the weights that were kept.
+        problem: what its answers mean.
+        run: the run, with its history.
+        validation_losses: of each validation example, float32 (evaluations, examples).
+        steps_per_epoch: of the run.
+        tuning: what was trained.
+
+    """
 
     model: TaskModel
+    problem: AnyProblem
     run: Run
     validation_losses: NDArray[np.float32]
+    steps_per_epoch: int
+    tuning: Tuning
+
+    @property
+    def history(self) -> list[Row]:
+        """Evaluations with the epoch they were made in."""
+        return with_epochs(self.run.history, self.steps_per_epoch)
+
+    @property
+    def best(self) -> Row:
+        """The evaluation whose weights were kept."""
+        return next(row for row in self.history if row["step"] == self.run.best_step)
+
+
+def with_epochs(history: list[Row], steps: int) -> list[Row]:
+    """Evaluations with the epoch they were made in, ``steps`` being the steps of one."""
+    return [{"step": row["step"], "epoch": row["step"] / steps, **row} for row in history]
+
+
+def build_model(
+    problem: AnyProblem, *, config: EncoderConfig, pretrained: Path | None, params: FinetuneParams
+) -> TaskModel:
+    """Build a task model whose encoder is that of a folder, or random."""
+    config = replace(config, hidden_dropout=params.hidden_dropout, attention_dropout=params.attention_dropout)
+    model = TaskModel(config, labels=problem.outputs, kind=problem.head, classifier_dropout=params.classifier_dropout)
+    if pretrained is not None:
+        huggingface.fill(model, pretrained, made_by="pretrain", prefixes=PRETRAINED_PARTS)
+    return model
 
 
 def tune(
@@ -82,8 +136,11 @@ def tune(
     task: TaskParams,
     params: FinetuneParams,
     what: str,
+    store: CheckpointStore | None = None,
+    log: RunLog | None = None,
+    on_evaluation: Any = None,
 ) -> Tuned:
-    """Tune a classifier on the training split; the weights of the lowest validation loss are kept.
+    """Tune a model on the training split; the weights of the best evaluation are kept.
 
     Args:
         data: encoded examples.
@@ -92,9 +149,48 @@ def tune(
         task: the task.
         params: how to tune; the same for both starting points, so that they compare.
         what: name for the progress line.
+        store: where checkpoints go; a run that finds one goes on from there. None: no checkpoints.
+        log: structured log.
+        on_evaluation: called with the history after each evaluation.
 
     Raises:
         InputError: ``task.max_tokens`` exceeds the positions of the encoder, or training diverged.
+
+    """
+    check_length(task, config)
+    prepare(threads=params.threads, seed=params.seed)
+    model = build_model(data.problem, config=config, pretrained=pretrained, params=params)
+    tuning = layers.apply(model, params.layers, seed=params.seed)
+    model.to(pick_device())
+    note(f"{what}: {tuning.line()}")
+    trace = Trace(None if store is None else store.folder / "validation_losses")
+    per_epoch = steps_per_epoch(len(data.splits["train"].rows), batch=params.batch.examples)
+
+    def evaluated(history: list[Row]) -> None:
+        trace.evaluated(history)
+        if on_evaluation is not None:
+            on_evaluation(with_epochs(history, per_epoch))
+
+    plan = make_plan(data, task, params, what=what, trace=trace, pad_id=config.pad_id)
+    plan = replace(
+        plan,
+        store=store,
+        checkpoints=None if store is None else params.checkpoints,
+        log=log or RunLog(None),
+        on_evaluation=evaluated,
+    )
+    optimizer = build_optimizer(model, params.optimizer, rates=tuning.rate)
+    run = train(replace(plan, before_step=tuning.before_step(total_steps=plan.total_steps)), model, optimizer)
+    lora.merge(model)
+    problem = data.problem.folded(model)
+    return Tuned(model, problem, run, trace.of(run.history), per_epoch, tuning)
+
+
+def check_length(task: TaskParams, config: EncoderConfig) -> None:
+    """Refuse texts that are longer than the model.
+
+    Raises:
+        InputError: they may be.
 
     """
     if task.max_tokens > config.max_positions:
@@ -103,101 +199,117 @@ def tune(
             allowed=f"at most {config.max_positions}",
             remedy="lower tasks.TASK.max_tokens, or raise pretrain.model.max_positions",
         )
-    prepare(threads=params.threads, seed=params.seed)
-    config = replace(config, hidden_dropout=params.hidden_dropout, attention_dropout=params.attention_dropout)
-    model = TaskModel(config, labels=len(data.labels), kind=task.kind, classifier_dropout=params.classifier_dropout)
-    if pretrained is not None:
-        huggingface.fill(model, pretrained, made_by="pretrain", prefixes=PRETRAINED_PARTS)
-    model.to(pick_device())
-    losses: list[NDArray[np.float32]] = []
-    run = train(make_plan(data, params, what=what, losses=losses), model, build_optimizer(model, params.optimizer))
-    return Tuned(model=model, run=run, validation_losses=np.stack(losses))
 
 
-def make_plan(data: TaskData, params: FinetuneParams, *, what: str, losses: list[NDArray[np.float32]]) -> Plan[Batch]:
-    """Build the plan of the run; each evaluation appends its per-example validation losses to ``losses``."""
-    split = data.splits["train"]
-    lengths = np.fromiter((len(ids) for ids in split.ids), np.int64, len(split))
-    per_epoch = len(batch_order(lengths, batch=params.batch_examples, seed=params.seed, epoch=0))
-    total = per_epoch * params.epochs
-    evaluations = params.epochs * params.evaluations_per_epoch
+def total_steps(params: FinetuneParams, per_epoch: int) -> int:
+    """Steps of a run that is not stopped early."""
+    return max(params.epochs * per_epoch, params.min_steps)
+
+
+def make_plan(
+    data: TaskData, task: TaskParams, params: FinetuneParams, *, what: str, trace: Trace, pad_id: int
+) -> Plan[TaskBatch]:
+    """Build the plan of the run."""
+    split, problem, layout = data.splits["train"], data.problem, params.batch.layout
+    per_epoch = steps_per_epoch(len(split.rows), batch=params.batch.examples)
+    total = total_steps(params, per_epoch)
+    evaluations = max(1, round(total / per_epoch * params.evaluations_per_epoch))
     probe = _probe(split, params)
+    weights = problem.weights(getattr(task, "class_weights", "none"), split.targets)
 
     def evaluate(model: nn.Module) -> Row:
-        task_model = cast(TaskModel, model)
-        train_losses, _ = _measure(task_model, probe, params)
-        validation_losses, right = _measure(task_model, data.splits["validation"], params)
-        losses.append(validation_losses)
+        probed = measure(cast(TaskModel, model), probe, problem)
+        held_out = measure(cast(TaskModel, model), data.splits["validation"], problem)
+        trace.latest = held_out.losses
         return {
-            "epoch": float(len(losses)) / params.evaluations_per_epoch,
-            "train_loss": float(train_losses.mean(dtype=np.float64)),
-            "validation_loss": float(validation_losses.mean(dtype=np.float64)),
-            "validation_accuracy": float(right.mean()),
+            "train_loss": float(probed.losses.mean(dtype=np.float64)),
+            "validation_loss": float(held_out.losses.mean(dtype=np.float64)),
+            **{f"validation_{name}": held_out.scores[name] for name in shown_scores(task, held_out.scores)},
         }
 
-    def units(position: dict[str, int] | None) -> Iterator[tuple[Batch, dict[str, int]]]:
+    def loss(model: nn.Module, batch: TaskBatch) -> Loss:
+        logits, targets = forward(model, batch)
+        losses = problem.losses(logits, targets, smoothing=params.label_smoothing)
+        if weights is not None:
+            losses = problem.weighted(losses, targets, torch.from_numpy(weights.by_output).to(losses.device))
+        return Loss(sums={"loss": losses.sum()})
+
+    def units(position: dict[str, int] | None) -> Iterator[tuple[TaskBatch, dict[str, int]]]:
         step = 0 if position is None else position["step"]
-        for number, rows in enumerate(batches_from(split, step, batch=params.batch_examples, seed=params.seed), step):
-            rng = generator(params.seed, "masking", number)
-            ids, attend = pad([split.ids[i] for i in rows])
-            masked = mask_tokens(ids, rate=params.token_masking, rng=rng, special=data.special)
-            yield Batch(number, rows, masked, attend), {"step": number + 1}
+        lengths = split.rows.lengths
+        batches = order_from(lengths, step, batch=params.batch.examples, layout=layout, seed=params.seed)
+        for number, rows in enumerate(batches, step):
+            pieces = mask_tokens(
+                Pieces.of(split.rows, split.items, split.targets, rows),
+                rate=params.token_masking,
+                rng=generator(params.seed, "masking", number),
+                special=data.special,
+            )
+            yield lay_out(pieces, layout=layout, pad_id=pad_id, unit=number), {"step": number + 1}
 
     due = {round(total * (i + 1) / evaluations) for i in range(evaluations)}
+    best = "validation_loss" if params.keep == "validation_loss" else f"validation_{task.metric}"
     return Plan(
         what=what,
         seed=params.seed,
         total_steps=total,
         units=units,
-        batch=BatchSize.of_one_unit(params.batch_examples),
-        loss=lambda model, batch: _loss(model, split, batch),
-        split=halves,
+        batch=BatchSize.of_one_unit(params.batch.examples),
+        loss=loss,
+        split=lambda batch, parts: divide(batch, parts, layout=layout, pad_id=pad_id),
         average_decay=params.average_decay,
         schedule=params.schedule.over(total),
         evaluate=evaluate,
         evaluate_at=due.__contains__,
-        best="validation_loss",
+        best=best,
+        best_is_highest=params.keep == "metric",
+        patience=params.early_stopping.patience,
         clipping=params.clipping,
         precision=params.precision,
         stability=params.stability,
+        log_every_steps=params.log_every_steps,
     )
+
+
+def shown_scores(task: TaskParams, scores: dict[str, float]) -> list[str]:
+    """Names of the scores that a curve shows: the task's own, and accuracy where there is one."""
+    return [name for name in dict.fromkeys((task.metric, "accuracy")) if name in scores]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Loss of each example without dropout, float32 (N,), and the scores."""
+
+    losses: NDArray[np.float32]
+    scores: dict[str, float]
+
+
+def measure(model: TaskModel, split: Split, problem: AnyProblem) -> Measured:
+    """Measure a model, which must be in eval mode, in the arithmetic that it is in."""
+    logits = item_logits(model, split.rows, split.items)
+    losses = problem.losses(torch.from_numpy(logits), torch.from_numpy(split.targets)).numpy()
+    example = split.items.example
+    counts = np.bincount(example, minlength=len(split))
+    means = np.bincount(example, weights=losses, minlength=len(split)) / np.maximum(counts, 1)
+    answers = problem.answer(logits, split.items, split.rows)
+    scores = {name: evaluate_score(score) for name, score in problem.scores(answers, split.truth).items()}
+    return Measured(means.astype(np.float32), scores)
 
 
 def _probe(split: Split, params: FinetuneParams) -> Split:
     """A fixed random part of the training split, on which the training loss is measured without dropout."""
     count = min(params.probe_examples, len(split))
-    rows = np.sort(generator(params.seed, "probe").choice(len(split), count, replace=False))
-    return Split(
-        example_ids=[split.example_ids[i] for i in rows],
-        texts=[split.texts[i] for i in rows],
-        targets=split.targets[rows],
-        ids=[split.ids[i] for i in rows],
-    )
+    return split.part(np.sort(generator(params.seed, "probe").choice(len(split), count, replace=False)))
 
 
-def mask_tokens(
-    ids: NDArray[np.int64], *, rate: float, rng: np.random.Generator, special: SpecialIds
-) -> NDArray[np.int64]:
+def mask_tokens(pieces: Pieces, *, rate: float, rng: np.random.Generator, special: SpecialIds) -> Pieces:
     """Replace a share of the ordinary tokens by ``[MASK]``, so that no single word decides a training text.
 
     The pretrained encoder has seen masked texts all along, which makes this a kind of dropout that it knows.
     """
     if rate == 0.0:
-        return ids
-    return np.where(~np.isin(ids, special) & (rng.random(ids.shape) < rate), special.mask, ids)
-
-
-def _loss(model: nn.Module, split: Split, batch: Batch) -> Loss:
-    device = next(model.parameters()).device
-    ids_BT = torch.from_numpy(batch.ids).to(device)
-    attend_BT = None if batch.attend.all() else torch.from_numpy(batch.attend).to(device)
-    logits = model(ids_BT, torch.zeros_like(ids_BT), attend_BT)
-    targets = torch.from_numpy(split.targets[batch.rows]).to(device)
-    return Loss(sums={"loss": F.cross_entropy(logits.float(), targets, reduction="sum")})
-
-
-def _measure(model: TaskModel, split: Split, params: FinetuneParams) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Loss of each example without dropout, and whether it was classified rightly."""
-    logits = torch.from_numpy(predict_logits(model, split.ids, precision=params.precision))
-    losses: NDArray[np.float32] = F.cross_entropy(logits, torch.from_numpy(split.targets), reduction="none").numpy()
-    return losses, logits.argmax(1).numpy() == split.targets
+        return pieces
+    flat = np.concatenate(pieces.ids)
+    masked = np.where(~np.isin(flat, special) & (rng.random(flat.shape) < rate), special.mask, flat)
+    edges = np.cumsum([len(ids) for ids in pieces.ids])[:-1]
+    return replace(pieces, ids=np.split(masked, edges))

@@ -168,15 +168,20 @@ def test_latency_text_longer_than_the_task_is_refused(sources, quick_params, tmp
         stage.run(argparse.Namespace(params=path, **options(tmp_path, **sources)))
 
 
-def test_token_classification_is_refused_with_the_reason(quick_params):
+@pytest.mark.parametrize(
+    ("kind", "truncation"), [("token_classification", "head"), ("sequence_classification", "tail")]
+)
+def test_what_it_cannot_score_is_refused_with_the_reason(quick_params, kind, truncation):
     from types import SimpleNamespace
 
     from bert_ops.compress.params import CompressParams
     from bert_ops.schema import load_section
 
-    task = SimpleNamespace(model=SimpleNamespace(kind="token_classification"), max_tokens=48)
+    task = SimpleNamespace(problem=SimpleNamespace(kind=kind), truncation=truncation, max_tokens=48)
     params = load_section(quick_params(), "compress", CompressParams)
-    with pytest.raises(InputError, match=r"(?s)entities.*token_classification.*sequence_classification"):
+    with pytest.raises(
+        InputError, match=rf"(?s)entities.*{kind}.*{truncation}.*sequence_classification with truncation: head"
+    ):
         stage.check(task, params, task="entities", folder=Path("x"))
 
 

@@ -70,10 +70,10 @@ def shrink(params: dict) -> dict:
     params["finetune"] |= {
         "threads": 1,
         "epochs": 1,
-        "batch_examples": 16,
         "evaluations_per_epoch": 8,
         "probe_examples": 30,
     }
+    params["finetune"]["batch"] |= {"examples": 16}
     params["evaluate"] |= {"threads": 1, "bootstrap_resamples": 200, "report_examples": 50}
     for task in params["tasks"].values():
         task["max_tokens"] = 64
