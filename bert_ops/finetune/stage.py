@@ -142,7 +142,7 @@ def metrics(tuned: Tuned, job: Job) -> dict[str, Any]:
     run, best = tuned.run, tuned.best
     speed = run.tokens_here / run.train_seconds if run.train_seconds else None
     return {
-        **{name: value for name, value in best.items() if name not in {"step", "epoch"}},
+        **{name: value for name, value in best.items() if name.startswith(("train_", "validation_"))},
         "metric": job.task.metric,
         "score": best[f"validation_{job.task.metric}"],
         "best_step": run.best_step,

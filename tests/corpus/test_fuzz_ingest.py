@@ -16,7 +16,7 @@ from corpus_workspace import Workspace
 from fuzz_files import Case, make_case
 from source_reading import READING
 
-FILES = int(os.environ.get("FUZZ_FILES", "96"))
+FILES = int(os.environ.get("FUZZ_FILES", "48"))
 FIRST = int(os.environ.get("FUZZ_SEED", "0"))
 
 #: Files of one run of the stage; each is a source of its own.

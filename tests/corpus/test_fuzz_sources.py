@@ -23,7 +23,7 @@ from source_reading import Read, read
 from bert_ops.corpus.sources import REASONS
 from bert_ops.errors import InputError
 
-FILES = int(os.environ.get("FUZZ_FILES", "150"))
+FILES = int(os.environ.get("FUZZ_FILES", "75"))
 FIRST = int(os.environ.get("FUZZ_SEED", "0"))
 PARTS = 6
 

@@ -24,7 +24,7 @@ from crash_project import (
 
 from dagster_project.dagster_dvc.lock_file import read_lock
 
-KILLS = int(os.environ.get("BRIDGE_KILLS", "6"))
+KILLS = int(os.environ.get("BRIDGE_KILLS", "3"))
 #: Two seconds are asked for; a loaded machine may need more. The figures that are printed are the measured ones.
 LOADED_LIMIT_S = 10.0
 TARGETS = ("worker", "dvc", "stage", "lock")

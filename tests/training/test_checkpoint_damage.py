@@ -291,7 +291,7 @@ with lock(folder):
 
 @pytest.mark.slow
 def test_a_writer_killed_at_any_moment_leaves_whole_checkpoints(tmp_path: Path) -> None:
-    kills = int(os.environ.get("TRAINER_KILLS", "30"))
+    kills = int(os.environ.get("TRAINER_KILLS", "15"))
     done = subprocess.run(
         [sys.executable, "-c", _KILLED_WRITERS, str(tmp_path), str(kills)], capture_output=True, text=True, check=False
     )

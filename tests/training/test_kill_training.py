@@ -30,7 +30,7 @@ from bert_ops.training.run_log import deterministic, read_log
 
 pytestmark = pytest.mark.slow
 
-KILLS = int(os.environ.get("TRAINER_KILLS", "6"))
+KILLS = int(os.environ.get("TRAINER_KILLS", "4"))
 
 #: What a run writes, beside the model, that has to be the same; the log is compared by its deterministic part.
 SAME = ["model/model.safetensors", "model/config.json", "model/README.md", "history.tsv", "results.json"]
