@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, checker, helper, numpy_helper
 
 from bert_ops.compress.quantize import quantize_columns, quantize_rows
-from bert_ops.model.encoder import ACTIVATIONS, LAYER_NORM_EPS, EncoderLayer, TaskModel
+from bert_ops.model.encoder import ACTIVATIONS, EncoderLayer, TaskModel
 from bert_ops.model.rotary import Rotation
 
 #: Fused operators of ONNX Runtime.
@@ -97,12 +97,12 @@ class _Graph:
     def norm(self, x: str, norm: Any, output: str) -> str:
         """Normalise over the last axis."""
         inputs = [x, self.weight(f"{output}.gamma", norm.weight), self.weight(f"{output}.beta", norm.bias)]
-        return self.add("LayerNormalization", inputs, output, axis=-1, epsilon=LAYER_NORM_EPS)
+        return self.add("LayerNormalization", inputs, output, axis=-1, epsilon=norm.eps)
 
     def normalise(self, x: str, skip: str, norm: Any, output: str) -> str:
         """Add a residual and normalise, in one kernel."""
         inputs = [x, skip, self.weight(f"{output}.gamma", norm.weight), self.weight(f"{output}.beta", norm.bias)]
-        return self.add("SkipLayerNormalization", inputs, output, domain=FUSED, epsilon=LAYER_NORM_EPS)
+        return self.add("SkipLayerNormalization", inputs, output, domain=FUSED, epsilon=norm.eps)
 
 
 def _array(parameter: Any) -> NDArray[np.float32]:
@@ -127,7 +127,8 @@ def _embeddings(graph: _Graph, model: TaskModel) -> str:
     start, axis = graph.constant("zero", np.array([0])), graph.constant("first_axis", np.array([0]))
     token = _lookup(graph, part.token.weight, "token", lambda t, out: graph.add("Gather", [t, "input_ids"], out))
     rows = graph.weight("segment.table", part.segment.weight)
-    segment = graph.add("Gather", [rows, "token_type_ids"], "segment")
+    # A single segment is added to every token, whatever the input says.
+    segment = rows if part.segment.num_embeddings == 1 else graph.add("Gather", [rows, "token_type_ids"], "segment")
     x = graph.add("Add", [token, segment], "token_segment")
     if part.position is not None:
         position = _lookup(
@@ -195,6 +196,8 @@ def _feed_forward(graph: _Graph, layer: EncoderLayer, x: str, *, name: str) -> s
     up = graph.linear(x, layer.up, f"{name}.up")
     if layer.activation is ACTIVATIONS["relu"]:
         active = graph.add("Relu", [up], f"{name}.relu")
+    elif layer.activation is ACTIVATIONS["gelu_new"]:
+        active = graph.add("FastGelu", [up], f"{name}.gelu", domain=FUSED)
     else:
         active = graph.add("Gelu", [up], f"{name}.gelu", domain=FUSED)
     return graph.linear(active, layer.down, f"{name}.down")

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -28,6 +29,8 @@ from bert_ops.model.rotary import Rotation
 
 #: LayerNorm epsilon of the reference implementation.
 LAYER_NORM_EPS = 1e-12
+
+Activation = Literal["gelu", "relu", "gelu_new"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,15 +48,16 @@ class EncoderConfig:
     attention_dropout: float = 0.0
     initializer_range: float = 0.02
     pad_id: int = 0
-    activation: Literal["gelu", "relu"] = "gelu"
+    activation: Activation = "gelu"
     positions: Literal["learned", "rotary"] = "learned"
     norm: Literal["post", "pre"] = "post"
+    layer_norm_eps: float = LAYER_NORM_EPS
 
     def __post_init__(self) -> None:
         """Check that the sizes fit together.
 
         Raises:
-            InputError: a size is not positive, or ``hidden_size`` is not a multiple of ``heads``.
+            InputError: a size is not positive, ``hidden_size`` is not a multiple of ``heads``, or ``pad_id`` is no id.
 
         """
         for name in ("vocab_size", "hidden_size", "layers", "heads", "feed_forward_size", "max_positions", "segments"):
@@ -63,6 +67,11 @@ class EncoderConfig:
             raise InputError(
                 f"model.hidden_size {self.hidden_size} is not divisible by model.heads {self.heads}",
                 remedy="choose a hidden size that is a multiple of the number of heads",
+            )
+        if not 0 <= self.pad_id < self.vocab_size:
+            raise InputError(
+                f"model.pad_id is {self.pad_id}, the vocabulary has {self.vocab_size} entries",
+                allowed=f"0 to {self.vocab_size - 1}",
             )
 
     def to_dict(self) -> dict[str, Any]:
@@ -101,12 +110,16 @@ class Embeddings(nn.Module):
             nn.Embedding(config.max_positions, config.hidden_size) if config.positions == "learned" else None
         )
         self.segment = nn.Embedding(config.segments, config.hidden_size)
-        self.norm = LayerNorm(config.hidden_size, eps=LAYER_NORM_EPS)
+        self.norm = LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.dropout = nn.Dropout(config.hidden_dropout)
 
     def forward(self, ids_BT: Tensor, segments_BT: Tensor, positions_BT: Tensor | None = None) -> Tensor:
-        """Return (B, T, D); without ``positions_BT`` every row counts from 0."""
-        x_BTD = self.token(ids_BT) + self.segment(segments_BT)
+        """Return (B, T, D); without ``positions_BT`` every row counts from 0.
+
+        A model with one segment (some are trained so) does not tell the second text of a pair from the first.
+        """
+        one = self.segment.num_embeddings == 1
+        x_BTD = self.token(ids_BT) + (self.segment.weight[0] if one else self.segment(segments_BT))
         if self.position is not None:
             rows = self.position.weight[: ids_BT.shape[1]] if positions_BT is None else self.position(positions_BT)
             x_BTD = x_BTD + rows
@@ -115,7 +128,12 @@ class Embeddings(nn.Module):
 
 
 #: Activations of the feed-forward block; ReLU leaves most neurons at zero, which sparse inference makes use of.
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"gelu": F.gelu, "relu": F.relu}
+#: ``gelu_new`` is GELU by the tanh formula (Hendrycks & Gimpel 2016, arXiv:1606.08415), which some checkpoints use.
+ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
+    "gelu": F.gelu,
+    "relu": F.relu,
+    "gelu_new": partial(F.gelu, approximate="tanh"),
+}
 
 
 class EncoderLayer(nn.Module):
@@ -129,10 +147,10 @@ class EncoderLayer(nn.Module):
         self.attention_dropout = config.attention_dropout
         self.qkv = Linear(config.hidden_size, 3 * config.hidden_size)
         self.attention_out = Linear(config.hidden_size, config.hidden_size)
-        self.attention_norm = LayerNorm(config.hidden_size, eps=LAYER_NORM_EPS)
+        self.attention_norm = LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.up = Linear(config.hidden_size, config.feed_forward_size)
         self.down = Linear(config.feed_forward_size, config.hidden_size)
-        self.norm = LayerNorm(config.hidden_size, eps=LAYER_NORM_EPS)
+        self.norm = LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.dropout = nn.Dropout(config.hidden_dropout)
 
     def forward(self, x_BTD: Tensor, pattern: Pattern, rotation: Rotation | None = None) -> Tensor:
@@ -176,7 +194,7 @@ class Encoder(nn.Module):
         self.recompute_layers = False
         self.embeddings = Embeddings(config)
         self.layers = nn.ModuleList([EncoderLayer(config) for _ in range(config.layers)])
-        self.final_norm = LayerNorm(config.hidden_size, eps=LAYER_NORM_EPS) if config.norm == "pre" else None
+        self.final_norm = LayerNorm(config.hidden_size, eps=config.layer_norm_eps) if config.norm == "pre" else None
         self.apply(lambda module: initialise(module, config.initializer_range))
 
     def forward(
@@ -242,7 +260,7 @@ class MaskedLanguageModelHead(nn.Module):
         super().__init__()
         self.dense = Linear(config.hidden_size, config.hidden_size)
         self.activation = ACTIVATIONS[config.activation]
-        self.norm = LayerNorm(config.hidden_size, eps=LAYER_NORM_EPS)
+        self.norm = LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.bias = nn.Parameter(torch.zeros(config.vocab_size))
         initialise(self.dense, config.initializer_range)
 

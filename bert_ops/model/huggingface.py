@@ -1,175 +1,110 @@
-"""Exchange of weights with the Hugging Face format: ``config.json`` + ``model.safetensors``.
+"""Exchange of models with the Hugging Face format: ``config.json`` and weights, ours and other people's.
 
-Names on their side are those of ``transformers`` 5 (``BertForPreTraining``, ``BertForSequenceClassification``,
-``BertForTokenClassification``). The one structural difference is that our query, key and value are one matrix.
+Written is always ``model.safetensors`` under the names of ``transformers`` 5 (``BertForPreTraining``,
+``BertForSequenceClassification``, ``BertForTokenClassification``). Read is what the field has
+(:mod:`bert_ops.model.checkpoint_folder`, :mod:`bert_ops.model.huggingface_names`).
 """
 
 from __future__ import annotations
 
-import re
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from bert_ops.errors import ArtifactError
-from bert_ops.io import atomic_file, damaged, missing, read_json, rerun, write_json
-from bert_ops.model.encoder import ACTIVATIONS, EncoderConfig, HeadKind, PretrainingModel, TaskModel
+from bert_ops.io import atomic_file, write_json
+from bert_ops.model.checkpoint_folder import Stored, open_folder, read_folder_json, remedy
+from bert_ops.model.encoder import EncoderConfig, HeadKind, PretrainingModel, TaskModel
+from bert_ops.model.huggingface_config import config_from_huggingface, config_to_huggingface
+from bert_ops.model.huggingface_names import DECODER, canonical, export_weights, import_weights, names_of
 from bert_ops.model.tensor_file import save_tensors
+from bert_ops.progress import note
 
-#: Our module path -> theirs, outside the layers.
-_OUTER = {
-    "encoder.embeddings.token": "bert.embeddings.word_embeddings",
-    "encoder.embeddings.position": "bert.embeddings.position_embeddings",
-    "encoder.embeddings.segment": "bert.embeddings.token_type_embeddings",
-    "encoder.embeddings.norm": "bert.embeddings.LayerNorm",
-    "pooler.dense": "bert.pooler.dense",
-    "mlm.dense": "cls.predictions.transform.dense",
-    "mlm.norm": "cls.predictions.transform.LayerNorm",
-    "mlm": "cls.predictions",
-    "nsp": "cls.seq_relationship",
-    "encoder.final_norm": "bert.final_norm",
-    "classifier": "classifier",
-}
+__all__ = [
+    "config_from_huggingface",
+    "config_to_huggingface",
+    "export_weights",
+    "fill",
+    "import_weights",
+    "load_config",
+    "load_pretraining_model",
+    "load_task_weights",
+    "open_checkpoint",
+    "save_model",
+    "save_weights",
+]
 
-#: The same inside layer ``n``, below ``encoder.layers.n`` and ``bert.encoder.layer.n``.
-_INNER = {
-    "attention_out": "attention.output.dense",
-    "attention_norm": "attention.output.LayerNorm",
-    "up": "intermediate.dense",
-    "down": "output.dense",
-    "norm": "output.LayerNorm",
-}
-_QKV = ("attention.self.query", "attention.self.key", "attention.self.value")
-_LAYER = re.compile(r"encoder\.layers\.(\d+)\.(\w+)\.(weight|bias)")
-
-#: Model type of what ``transformers`` has no architecture for.
-OWN_TYPE = "bert_ops"
-
-_ARCHITECTURES: dict[str, str] = {
-    "pretraining": "BertForPreTraining",
-    "sequence_classification": "BertForSequenceClassification",
-    "token_classification": "BertForTokenClassification",
-}
+#: Part that models are shared without: a dense layer over ``[CLS]`` that task models can learn anew.
+_POOLER = "pooler."
 
 
-def export_weights(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Rename our state dict to theirs; ``qkv`` is split in three.
+@dataclass(frozen=True)
+class Checkpoint:
+    """Weights of a BERT folder.
 
-    The decoder of the MLM head is tied to the token embedding on both sides and therefore written once.
+    Args:
+        folder: where they stand.
+        stored: tensors by the names in the files.
+        names: today's names of ``transformers`` -> those in the files.
+
     """
-    out: dict[str, Tensor] = {}
-    for name, tensor in weights.items():
-        layer = _LAYER.fullmatch(name)
-        if layer is None:
-            module, leaf = name.rsplit(".", 1)
-            out[f"{_OUTER[module]}.{leaf}"] = tensor
-            continue
-        number, module, leaf = layer.groups()
-        prefix = f"bert.encoder.layer.{number}"
-        if module == "qkv":
-            out |= {f"{prefix}.{part}.{leaf}": t for part, t in zip(_QKV, tensor.chunk(3), strict=True)}
-        else:
-            out[f"{prefix}.{_INNER[module]}.{leaf}"] = tensor
-    return {name: tensor.detach().cpu().contiguous().clone() for name, tensor in out.items()}
+
+    folder: Path
+    stored: Stored
+    names: dict[str, str]
+
+    def has(self, ours: Iterable[str]) -> bool:
+        """Whether all of our weights of these names can be read."""
+        return all(part in self.names for name in ours for part in names_of(name))
+
+    def read(self, ours: Iterable[str]) -> dict[str, Tensor]:
+        """Read weights by our names, float32.
+
+        Raises:
+            ArtifactError: one is missing, or holds other things than finite numbers.
+
+        """
+        ours = list(ours)
+        wanted = [part for name in ours for part in names_of(name)]
+        theirs = {part: self.stored[self.names[part]]() for part in wanted if part in self.names}
+        return import_weights(theirs, ours, source=self.folder)
+
+    def ties_decoder(self) -> bool:
+        """Whether the decoder over the vocabulary is the token embedding, as ours is."""
+        if DECODER not in self.names:
+            return True
+        embedding = self.stored[self.names["bert.embeddings.word_embeddings.weight"]]()
+        decoder = self.stored[self.names[DECODER]]()
+        return decoder.shape == embedding.shape and bool(torch.equal(decoder, embedding))
 
 
-def import_weights(theirs: dict[str, Tensor], names: list[str], *, source: Path) -> dict[str, Tensor]:
-    """Pick the weights called ``names`` on our side out of a state dict of theirs.
+def open_checkpoint(folder: Path, *, made_by: str | None) -> Checkpoint:
+    """Find the weights of a BERT folder, however they are named and divided.
 
     Raises:
-        ArtifactError: a weight is missing.
+        ArtifactError: there are none, they are damaged or pickled with code, or they are not those of a BERT.
 
     """
-    out: dict[str, Tensor] = {}
-    for name in names:
-        layer = _LAYER.fullmatch(name)
-        if layer is None:
-            module, leaf = name.rsplit(".", 1)
-            wanted = [f"{_OUTER[module]}.{leaf}"]
-        else:
-            number, module, leaf = layer.groups()
-            parts = _QKV if module == "qkv" else (_INNER[module],)
-            wanted = [f"bert.encoder.layer.{number}.{part}.{leaf}" for part in parts]
-        absent = [part for part in wanted if part not in theirs]
-        if absent:
-            raise ArtifactError(f"{source} lacks {', '.join(absent)}", remedy="is it a BERT of the same architecture?")
-        out[name] = torch.cat([theirs[part] for part in wanted]) if len(wanted) > 1 else theirs[wanted[0]]
-    return out
-
-
-def config_to_huggingface(config: EncoderConfig, *, architecture: str, **extra: Any) -> dict[str, Any]:
-    """Return ``config.json`` for ``transformers``; ``extra`` adds keys such as ``id2label``.
-
-    Rotary positions and norms before the blocks are no BERT to ``transformers``. Such a model says so by another model
-    type, with which ``transformers`` refuses it instead of computing something else.
-    """
-    is_bert = config.positions == "learned" and config.norm == "post"
-    own = {} if is_bert else {"position_encoding": config.positions, "norm_placement": config.norm}
-    return {
-        "architectures": [_ARCHITECTURES[architecture]],
-        "model_type": "bert" if is_bert else OWN_TYPE,
-        **own,
-        "vocab_size": config.vocab_size,
-        "hidden_size": config.hidden_size,
-        "num_hidden_layers": config.layers,
-        "num_attention_heads": config.heads,
-        "intermediate_size": config.feed_forward_size,
-        "max_position_embeddings": config.max_positions,
-        "type_vocab_size": config.segments,
-        "hidden_act": config.activation,
-        "hidden_dropout_prob": config.hidden_dropout,
-        "attention_probs_dropout_prob": config.attention_dropout,
-        "initializer_range": config.initializer_range,
-        "layer_norm_eps": 1e-12,
-        "pad_token_id": config.pad_id,
-        "tie_word_embeddings": True,
-        **extra,
-    }
-
-
-def config_from_huggingface(value: dict[str, Any], *, source: Path) -> EncoderConfig:
-    """Read ``config.json``.
-
-    Raises:
-        ArtifactError: it is not a BERT, or a size is missing.
-
-    """
-    kind, activation = value.get("model_type"), value.get("hidden_act", "gelu")
-    if kind not in {"bert", OWN_TYPE} or activation not in ACTIVATIONS:
-        raise ArtifactError(
-            f"{source}: model_type is {kind!r}, hidden_act is {activation!r}",
-            allowed=f"bert or {OWN_TYPE} with {' or '.join(ACTIVATIONS)}",
-        )
-    try:
-        return EncoderConfig(
-            vocab_size=value["vocab_size"],
-            hidden_size=value["hidden_size"],
-            layers=value["num_hidden_layers"],
-            heads=value["num_attention_heads"],
-            feed_forward_size=value["intermediate_size"],
-            max_positions=value["max_position_embeddings"],
-            segments=value["type_vocab_size"],
-            hidden_dropout=value["hidden_dropout_prob"],
-            attention_dropout=value["attention_probs_dropout_prob"],
-            initializer_range=value["initializer_range"],
-            pad_id=value.get("pad_token_id") or 0,
-            activation=activation,
-            positions=value.get("position_encoding", "learned"),
-            norm=value.get("norm_placement", "post"),
-        )
-    except KeyError as error:
-        raise ArtifactError(f"{source} lacks {error.args[0]}", remedy=rerun("pretrain")) from error
+    stored = open_folder(folder, made_by=made_by)
+    return Checkpoint(folder, stored, canonical(stored, source=folder))
 
 
 def save_model(
     model: PretrainingModel | TaskModel, folder: Path, *, config: EncoderConfig | None = None, **extra: Any
 ) -> None:
-    """Write ``config.json`` and ``model.safetensors``; ``config`` overrides what is written (dropout, say)."""
-    architecture = model.kind if isinstance(model, TaskModel) else "pretraining"
+    """Write ``config.json`` and ``model.safetensors``; ``config`` overrides what is written (dropout, say).
+
+    ``extra`` adds keys to ``config.json``: ``id2label``, ``label2id`` and ``problem_type`` tell ``transformers`` what
+    the outputs are, and ``pipeline`` which function turns them into scores.
+    """
+    architecture = "pretraining"
+    if isinstance(model, TaskModel):
+        architecture = model.kind
+        extra = {"classifier_dropout": model.dropout.p, **extra}
     save_weights(model.state_dict(), folder, config=config or model.config, architecture=architecture, **extra)
 
 
@@ -187,7 +122,7 @@ def load_pretraining_model(folder: Path) -> PretrainingModel:
     """Load a model with both pretraining heads.
 
     Raises:
-        ArtifactError: a file is missing, damaged or of another architecture.
+        ArtifactError: a file is missing, damaged or of another architecture, or the decoder is not tied.
 
     """
     model = PretrainingModel(load_config(folder, made_by="pretrain"))
@@ -207,34 +142,54 @@ def load_task_weights(folder: Path, *, labels: int, kind: HeadKind) -> TaskModel
     return model
 
 
-def load_config(folder: Path, *, made_by: str) -> EncoderConfig:
-    """Read the architecture of a model folder."""
-    path = folder / "config.json"
-    return config_from_huggingface(read_json(path, made_by=made_by), source=path)
-
-
-def fill(model: nn.Module, folder: Path, *, made_by: str, prefixes: tuple[str, ...] = ("",)) -> None:
-    """Copy the weights of a folder into those parts of a model whose names begin with one of ``prefixes``.
+def load_config(folder: Path, *, made_by: str | None) -> EncoderConfig:
+    """Read the architecture of a model folder.
 
     Raises:
-        ArtifactError: ``model.safetensors`` is missing or damaged, lacks a weight, or one has another shape.
+        ArtifactError: ``config.json`` is missing, damaged, or that of another architecture.
 
     """
-    path = folder / "model.safetensors"
-    try:
-        theirs = load_file(path)
-    except FileNotFoundError as error:
-        raise missing(path, made_by=made_by) from error
-    except (SafetensorError, OSError) as error:
-        raise damaged(path, str(error), made_by=made_by) from error
+    path = folder / "config.json"
+    return config_from_huggingface(read_folder_json(path, made_by=made_by), source=path)
+
+
+def fill(model: nn.Module, folder: Path, *, made_by: str | None, prefixes: tuple[str, ...] = ("",)) -> None:
+    """Copy the weights of a folder into those parts of a model whose names begin with one of ``prefixes``.
+
+    A pooler is not missed where ``prefixes`` asks for it by name: many models are shared without one. It keeps its
+    random weights then, as in ``transformers``, and a note says so.
+
+    Raises:
+        ArtifactError: the weights are missing or damaged, one is not there, or one has another shape.
+
+    """
+    checkpoint = open_checkpoint(folder, made_by=made_by)
     current = model.state_dict()
     names = [name for name in current if name.startswith(prefixes)]
-    weights = import_weights(theirs, names, source=path)
-    for name in names:
-        if weights[name].shape != current[name].shape:
-            raise ArtifactError(
-                f"{path}: {name} has shape {tuple(weights[name].shape)}, "
-                f"config.json asks for {tuple(current[name].shape)}",
-                remedy=rerun(made_by),
-            )
+    pooler = [name for name in names if name.startswith(_POOLER)]
+    if _POOLER in prefixes and pooler and not checkpoint.has(pooler):
+        note(f"{folder} has no pooler: that of the task starts from random weights")
+        names = [name for name in names if name not in pooler]
+    if any(name.startswith("mlm.") for name in names) and not checkpoint.ties_decoder():
+        raise ArtifactError(
+            f"{folder}: the decoder over the vocabulary is not the token embedding (tied), as ours is",
+            remedy="fine-tune from it, which needs no decoder",
+        )
+    weights = checkpoint.read(names)
+    check_shapes(weights, current, source=folder, made_by=made_by)
     model.load_state_dict(weights, strict=False)
+
+
+def check_shapes(weights: dict[str, Tensor], expected: dict[str, Tensor], *, source: Path, made_by: str | None) -> None:
+    """Compare shapes.
+
+    Raises:
+        ArtifactError: one is another.
+
+    """
+    for name, tensor in weights.items():
+        if tensor.shape != expected[name].shape:
+            raise ArtifactError(
+                f"{source}: {name} has shape {tuple(tensor.shape)}, config.json asks for {tuple(expected[name].shape)}",
+                remedy=remedy(made_by),
+            )
