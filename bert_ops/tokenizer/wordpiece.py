@@ -1,20 +1,21 @@
 """WordPiece as BERT uses it: clean, split Chinese by character, fold case, split into words, then into pieces.
 
-The algorithms are those of the ``tokenizers`` library; this module only puts them together and saves the result in
-the files that ``transformers`` loads.
+The algorithms are those of the ``tokenizers`` library; this module only puts them together, reads the folders of others
+(:mod:`bert_ops.tokenizer.foreign`) and saves the result in the files that ``transformers`` loads.
 """
 
 from __future__ import annotations
 
-import shutil
+import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
-from bert_ops.errors import InputError
-from bert_ops.io import damaged, missing, write_json, write_text
+from bert_ops.errors import ArtifactError, InputError
+from bert_ops.io import damaged, write_json, write_text
+from bert_ops.tokenizer import foreign
 from bert_ops.tokenizer.params import REQUIRED_SPECIAL_TOKENS, TokenizerParams
 
 #: Ids in a vocabulary that this project trained; one that was adapted may have others (:func:`special_ids`).
@@ -35,10 +36,10 @@ class SpecialIds(NamedTuple):
 FILES = ("tokenizer.json", "vocab.txt", "tokenizer_config.json", "special_tokens_map.json")
 
 #: Prefix of a piece that continues a word.
-CONTINUATION = "##"
+CONTINUATION = foreign.CONTINUATION
 
 #: Characters of the longest word that is split into pieces; a longer one is ``[UNK]`` (BERT's own limit).
-LONGEST_WORD = 100
+LONGEST_WORD = foreign.LONGEST_WORD
 
 
 def build(
@@ -92,22 +93,21 @@ def _add_frame(tokenizer: Tokenizer, *, lowercase: bool, strip_accents: bool) ->
 
 def save(tokenizer: Tokenizer, folder: Path, params: TokenizerParams, *, max_length: int | None = None) -> None:
     """Write ``tokenizer.json``, ``vocab.txt`` and the configuration that ``transformers.AutoTokenizer`` reads."""
-    write_text(folder / "tokenizer.json", tokenizer.to_str(pretty=True) + "\n")
-    pieces = sorted(tokenizer.get_vocab(with_added_tokens=True).items(), key=lambda item: item[1])
-    write_text(folder / "vocab.txt", "".join(f"{piece}\n" for piece, _ in pieces))
-    names = dict(
-        zip(("pad_token", "unk_token", "cls_token", "sep_token", "mask_token"), REQUIRED_SPECIAL_TOKENS, strict=True)
+    settings: dict[str, Any] = {"do_lower_case": params.lowercase, "strip_accents": params.strip_accents}
+    _write(
+        tokenizer, folder, {"tokenizer_class": "BertTokenizer", "tokenize_chinese_chars": True, **settings}, max_length
     )
-    config: dict[str, Any] = {
-        "tokenizer_class": "BertTokenizer",
-        "do_lower_case": params.lowercase,
-        "strip_accents": params.strip_accents,
-        "tokenize_chinese_chars": True,
-        **names,
-    }
-    if max_length is not None:
-        config["model_max_length"] = max_length
-    write_json(folder / "tokenizer_config.json", config)
+
+
+def _write(tokenizer: Tokenizer, folder: Path, settings: dict[str, Any], max_length: int | None) -> None:
+    write_text(folder / "tokenizer.json", tokenizer.to_str(pretty=True) + "\n")
+    by_id = {number: piece for piece, number in tokenizer.get_vocab(with_added_tokens=True).items()}
+    # An id that no piece has still takes a line.
+    lines = [by_id.get(number, f"[unused_id_{number}]") for number in range(max(by_id) + 1)]
+    write_text(folder / "vocab.txt", "".join(f"{piece}\n" for piece in lines))
+    names = dict(zip(foreign.ROLES, REQUIRED_SPECIAL_TOKENS, strict=True))
+    length = {} if max_length is None else {"model_max_length": max_length}
+    write_json(folder / "tokenizer_config.json", {**settings, **names, **length})
     write_json(folder / "special_tokens_map.json", names)
 
 
@@ -117,23 +117,63 @@ def special_ids(tokenizer: Tokenizer) -> SpecialIds:
     return SpecialIds(*(vocab[token] for token in REQUIRED_SPECIAL_TOKENS))
 
 
-def copy(source: Path, target: Path) -> None:
-    """Copy a tokenizer's files into a model folder, which carries its tokenizer along."""
-    for name in FILES:
-        shutil.copyfile(source / name, target / name)
+def copy(
+    source: Path,
+    target: Path,
+    *,
+    max_length: int | None = None,
+    truncation: Literal["head", "tail", "windows"] = "head",
+    made_by: str = "tokenizer",
+) -> None:
+    """Write the tokenizer of a folder, ours or another's, into a model folder, which carries its tokenizer along.
+
+    ``transformers`` encodes with what is written as :func:`load` does.
+
+    Args:
+        source: folder with a tokenizer.
+        target: folder of the model.
+        max_length: tokens that the model reads; None keeps what the source says.
+        truncation: end of longer texts that ``transformers`` keeps when it is asked to cut (the head of windows).
+        made_by: the stage that writes the source, for the remedy in messages.
+
+    Raises:
+        ArtifactError: the tokenizer is missing, damaged, or no WordPiece.
+
+    """
+    tokenizer = load(source, made_by=made_by)
+    given = foreign.read_settings(source, made_by=made_by)
+    content = json.loads(tokenizer.to_str())
+    settings: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast"}
+    if foreign.follows_bert(content):
+        settings = {
+            "tokenizer_class": "BertTokenizer",
+            **{theirs: content["normalizer"][ours] for theirs, ours in foreign.NORMALIZER.items()},
+        }
+    settings |= foreign.input_names(source, given, made_by=made_by)
+    side = "left" if truncation == "tail" else given.get("truncation_side", "right")
+    if side != "right":
+        settings["truncation_side"] = side
+    length = given.get("model_max_length") if max_length is None else max_length
+    _write(tokenizer, target, settings, length)
 
 
 def load(folder: Path, *, made_by: str = "tokenizer") -> Tokenizer:
-    """Load ``tokenizer.json`` from an artifact folder.
+    """Load the tokenizer of a folder: ``tokenizer.json`` or ``vocab.txt``, and what stands beside them.
 
     Raises:
-        ArtifactError: the file is missing or damaged.
+        ArtifactError: it is missing or damaged, no WordPiece, or lacks one of the five tokens that BERT needs.
 
     """
+    content, changed = foreign.read(folder, made_by=made_by)
     path = folder / "tokenizer.json"
-    if not path.is_file():
-        raise missing(path, made_by=made_by)
     try:
-        return Tokenizer.from_file(str(path))
+        tokenizer = Tokenizer.from_str(json.dumps(content)) if changed else Tokenizer.from_file(str(path))
     except Exception as error:  # the library raises bare Exception for any malformed file
         raise damaged(path, str(error).splitlines()[0], made_by=made_by) from error
+    ids, special = tokenizer.encode("").ids, special_ids(tokenizer)
+    if ids != [special.cls, special.sep]:
+        raise ArtifactError(
+            f"{path} frames texts as {tokenizer.encode('').tokens}, not as [CLS] text [SEP]",
+            remedy="choose a checkpoint whose tokenizer is BERT's",
+        )
+    return tokenizer
