@@ -166,12 +166,12 @@ def dump_json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, indent=2, sort_keys=True, allow_nan=False) + "\n"
 
 
-def read_json(path: Path, *, made_by: str) -> Any:
+def read_json(path: Path, *, made_by: str | None) -> Any:
     """Read a JSON artifact.
 
     Args:
         path: the file.
-        made_by: the stage that writes it, for the remedy in the message.
+        made_by: the stage that writes it, for the remedy in the message; None if it comes from elsewhere.
 
     Raises:
         ArtifactError: the file is missing or not valid JSON.
@@ -181,7 +181,7 @@ def read_json(path: Path, *, made_by: str) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise missing(path, made_by=made_by) from error
-    except (json.JSONDecodeError, UnicodeDecodeError, OSError) as error:
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError, OSError) as error:
         raise damaged(path, str(error), made_by=made_by) from error
 
 
@@ -216,18 +216,20 @@ def read_parquet(path: Path, *, columns: list[str], made_by: str) -> pd.DataFram
         raise damaged(path, (str(error) or type(error).__name__).splitlines()[0], made_by=made_by) from error
 
 
-def missing(path: Path, *, made_by: str) -> ArtifactError:
+def missing(path: Path, *, made_by: str | None) -> ArtifactError:
     """Build the error for an artifact that is not there."""
     return ArtifactError(f"{path} does not exist", remedy=rerun(made_by))
 
 
-def damaged(path: Path, why: str, *, made_by: str) -> ArtifactError:
+def damaged(path: Path, why: str, *, made_by: str | None) -> ArtifactError:
     """Build the error for an artifact that is there but cannot be read."""
     return ArtifactError(f"{path} is damaged: {why}", remedy=rerun(made_by))
 
 
-def rerun(stage: str) -> str:
-    """Say how to make an artifact again."""
+def rerun(stage: str | None) -> str:
+    """Say how to make an artifact again, or what to do about one that no stage makes."""
+    if stage is None:
+        return "check that all files are there and whole, or get them again from where they come"
     return f"make it again with `dvc repro --force --single-item {stage}`"
 
 

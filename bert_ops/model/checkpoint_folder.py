@@ -7,7 +7,6 @@ any other way, and no file outside the folder is opened, whatever an index says.
 
 from __future__ import annotations
 
-import json
 import re
 import warnings
 from collections.abc import Callable
@@ -20,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from bert_ops.errors import ArtifactError
-from bert_ops.io import missing, rerun
+from bert_ops.io import damaged, missing, read_json, rerun
 
 #: Tensors of a folder by name; each is read when it is asked for.
 Stored = dict[str, Callable[[], Tensor]]
@@ -86,7 +85,7 @@ def _no_weights(folder: Path, files: list[Path], found: list[Path]) -> ArtifactE
 
 def _open_shards(index: Path, *, suffix: str, made_by: str | None) -> Stored:
     """Read an index (``weight_map``: tensor to file) and open the files that it names."""
-    value = read_folder_json(index, made_by=made_by)
+    value = read_json(index, made_by=made_by)
     places = value.get("weight_map") if isinstance(value, dict) else None
     if not isinstance(places, dict) or not places or not all(isinstance(name, str) for name in places.values()):
         raise damaged(index, "it has no weight_map of tensors to files", made_by=made_by)
@@ -107,7 +106,7 @@ def _open_shards(index: Path, *, suffix: str, made_by: str | None) -> Stored:
 
 def _shard(path: Path, *, made_by: str | None) -> Stored:
     if not path.is_file():
-        raise ArtifactError(f"{path} does not exist, though the index names it", remedy=remedy(made_by))
+        raise ArtifactError(f"{path} does not exist, though the index names it", remedy=rerun(made_by))
     return _open_file(path, made_by=made_by)
 
 
@@ -196,31 +195,6 @@ def _read(get: Callable[[], Tensor], name: str, path: Path) -> Tensor:
     if not torch.isfinite(out).all():
         raise ArtifactError(f"{path}: {name} holds NaN or infinity", remedy="ask for the float32 weights")
     return out
-
-
-def read_folder_json(path: Path, *, made_by: str | None) -> Any:
-    """Read a JSON file of a folder that may come from elsewhere.
-
-    Raises:
-        ArtifactError: the file is missing or no JSON.
-
-    """
-    try:
-        return json.loads(path.read_text(encoding="utf-8-sig"))
-    except FileNotFoundError as error:
-        raise ArtifactError(f"{path} does not exist", remedy=remedy(made_by)) from error
-    except (ValueError, RecursionError, OSError) as error:
-        raise damaged(path, str(error), made_by=made_by) from error
-
-
-def damaged(path: Path, why: str, *, made_by: str | None) -> ArtifactError:
-    """Build the error for a file that cannot be read."""
-    return ArtifactError(f"{path} is damaged: {why}", remedy=remedy(made_by))
-
-
-def remedy(made_by: str | None) -> str:
-    """Say how to get a folder again."""
-    return "check that the folder was fetched whole" if made_by is None else rerun(made_by)
 
 
 def _some(names: list[str]) -> str:

@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from bert_ops.errors import ArtifactError
-from bert_ops.io import atomic_file, write_json
-from bert_ops.model.checkpoint_folder import Stored, open_folder, read_folder_json, remedy
+from bert_ops.io import atomic_file, read_json, rerun, write_json
+from bert_ops.model.checkpoint_folder import Stored, open_folder
 from bert_ops.model.encoder import EncoderConfig, HeadKind, PretrainingModel, TaskModel
 from bert_ops.model.huggingface_config import config_from_huggingface, config_to_huggingface
 from bert_ops.model.huggingface_names import DECODER, canonical, export_weights, import_weights, names_of
@@ -25,6 +26,8 @@ from bert_ops.model.tensor_file import save_tensors
 from bert_ops.progress import note
 
 __all__ = [
+    "check_shapes",
+    "check_vocabulary",
     "config_from_huggingface",
     "config_to_huggingface",
     "export_weights",
@@ -150,7 +153,7 @@ def load_config(folder: Path, *, made_by: str | None) -> EncoderConfig:
 
     """
     path = folder / "config.json"
-    return config_from_huggingface(read_folder_json(path, made_by=made_by), source=path)
+    return config_from_huggingface(read_json(path, made_by=made_by), source=path)
 
 
 def fill(model: nn.Module, folder: Path, *, made_by: str | None, prefixes: tuple[str, ...] = ("",)) -> None:
@@ -180,6 +183,21 @@ def fill(model: nn.Module, folder: Path, *, made_by: str | None, prefixes: tuple
     model.load_state_dict(weights, strict=False)
 
 
+def check_vocabulary(tokenizer: Tokenizer, config: EncoderConfig, *, source: Path) -> None:
+    """Refuse a tokenizer that has more ids than the model has embeddings.
+
+    Raises:
+        ArtifactError: it has.
+
+    """
+    highest = max(tokenizer.get_vocab(with_added_tokens=True).values())
+    if highest >= config.vocab_size:
+        raise ArtifactError(
+            f"{source}: the tokenizer has ids up to {highest}, the model embeddings for 0 to {config.vocab_size - 1}",
+            remedy="use the tokenizer that the model was trained with",
+        )
+
+
 def check_shapes(weights: dict[str, Tensor], expected: dict[str, Tensor], *, source: Path, made_by: str | None) -> None:
     """Compare shapes.
 
@@ -191,5 +209,5 @@ def check_shapes(weights: dict[str, Tensor], expected: dict[str, Tensor], *, sou
         if tensor.shape != expected[name].shape:
             raise ArtifactError(
                 f"{source}: {name} has shape {tuple(tensor.shape)}, config.json asks for {tuple(expected[name].shape)}",
-                remedy=remedy(made_by),
+                remedy=rerun(made_by),
             )

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from bert_ops.errors import ArtifactError
-from bert_ops.io import damaged, missing
+from bert_ops.io import damaged, missing, read_json
 from bert_ops.progress import note
 from bert_ops.tokenizer.params import REQUIRED_SPECIAL_TOKENS
 
@@ -40,12 +40,12 @@ NORMALIZER = {
 _CASED_SHARE = 0.01
 
 
-def read(folder: Path, *, made_by: str) -> tuple[dict[str, Any], bool]:
+def read(folder: Path, *, made_by: str | None) -> tuple[dict[str, Any], bool]:
     """Read a tokenizer folder.
 
     Args:
         folder: the folder.
-        made_by: the stage that writes such a folder, for the remedy in messages.
+        made_by: the stage that writes such a folder, for the remedy in messages; None if it comes from elsewhere.
 
     Returns:
         The content of a ``tokenizer.json``, and whether it differs from the one in the folder.
@@ -66,7 +66,7 @@ def read(folder: Path, *, made_by: str) -> tuple[dict[str, Any], bool]:
         )
     path = folder / "tokenizer.json"
     if path.is_file():
-        original = _read_json(path, made_by=made_by)
+        original = read_json(path, made_by=made_by)
         content = _checked(json.loads(json.dumps(original)), path, made_by=made_by)
     elif (folder / "vocab.txt").is_file() and plain not in _AS_FILE:
         original, path = None, folder / "vocab.txt"
@@ -81,27 +81,20 @@ def read(folder: Path, *, made_by: str) -> tuple[dict[str, Any], bool]:
     return content, content != original
 
 
-def read_settings(folder: Path, *, made_by: str) -> dict[str, Any]:
+def read_settings(folder: Path, *, made_by: str | None) -> dict[str, Any]:
     """Read ``tokenizer_config.json``, and what ``special_tokens_map.json`` says beside it."""
     out: dict[str, Any] = {}
     for name in ("special_tokens_map.json", "tokenizer_config.json"):
         path = folder / name
         if path.is_file():
-            value = _read_json(path, made_by=made_by)
+            value = read_json(path, made_by=made_by)
             if not isinstance(value, dict):
                 raise damaged(path, "it holds no JSON object", made_by=made_by)
             out |= {key: item for key, item in value.items() if item is not None or key == "strip_accents"}
     return out
 
 
-def _read_json(path: Path, *, made_by: str) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError, OSError) as error:
-        raise damaged(path, str(error), made_by=made_by) from error
-
-
-def _checked(content: Any, path: Path, *, made_by: str) -> dict[str, Any]:
+def _checked(content: Any, path: Path, *, made_by: str | None) -> dict[str, Any]:
     """A ``tokenizer.json`` that holds WordPiece."""
     model = content.get("model") if isinstance(content, dict) else None
     if not isinstance(model, dict):
@@ -128,7 +121,7 @@ def _checked(content: Any, path: Path, *, made_by: str) -> dict[str, Any]:
     return dict(content)
 
 
-def _from_vocabulary(path: Path, settings: dict[str, Any], *, made_by: str) -> dict[str, Any]:
+def _from_vocabulary(path: Path, settings: dict[str, Any], *, made_by: str | None) -> dict[str, Any]:
     """Read ``vocab.txt`` as ``transformers`` does: a piece a line, numbered from 0; the last of equal ones counts."""
     try:
         # Only these end a line: U+2028 and others that Python splits at are pieces of real vocabularies.
@@ -167,12 +160,14 @@ def _from_vocabulary(path: Path, settings: dict[str, Any], *, made_by: str) -> d
     }
 
 
-def _added(folder: Path, settings: dict[str, Any], vocab: dict[str, int], *, made_by: str) -> list[dict[str, Any]]:
+def _added(
+    folder: Path, settings: dict[str, Any], vocab: dict[str, int], *, made_by: str | None
+) -> list[dict[str, Any]]:
     """Tokens beside a vocab.txt that are found before a text is split."""
     listed: dict[str, dict[str, Any]] = {}
     path = folder / "added_tokens.json"
     try:
-        for token, number in (_read_json(path, made_by=made_by) if path.is_file() else {}).items():
+        for token, number in (read_json(path, made_by=made_by) if path.is_file() else {}).items():
             listed[token] = _added_token(token, int(number), special=False)
         for number, token in (settings.get("added_tokens_decoder") or {}).items():
             listed[token["content"]] = {**_added_token(token["content"], int(number), special=False), **token}
@@ -280,7 +275,7 @@ def follows_bert(content: dict[str, Any]) -> bool:
     )
 
 
-def input_names(folder: Path, settings: dict[str, Any], *, made_by: str) -> dict[str, Any]:
+def input_names(folder: Path, settings: dict[str, Any], *, made_by: str | None) -> dict[str, Any]:
     """What ``transformers`` should give the model, where that is not ids, segments and mask.
 
     A model with one segment has no number for the second text of a pair.
@@ -288,7 +283,7 @@ def input_names(folder: Path, settings: dict[str, Any], *, made_by: str) -> dict
     if isinstance(settings.get("model_input_names"), list):
         return {"model_input_names": settings["model_input_names"]}
     path = folder / "config.json"
-    config = _read_json(path, made_by=made_by) if path.is_file() else None
+    config = read_json(path, made_by=made_by) if path.is_file() else None
     if isinstance(config, dict) and config.get("type_vocab_size") == 1:
         return {"model_input_names": ["input_ids", "attention_mask"]}
     return {}

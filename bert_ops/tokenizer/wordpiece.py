@@ -123,7 +123,7 @@ def copy(
     *,
     max_length: int | None = None,
     truncation: Literal["head", "tail", "windows"] = "head",
-    made_by: str = "tokenizer",
+    made_by: str | None = "tokenizer",
 ) -> None:
     """Write the tokenizer of a folder, ours or another's, into a model folder, which carries its tokenizer along.
 
@@ -134,7 +134,7 @@ def copy(
         target: folder of the model.
         max_length: tokens that the model reads; None keeps what the source says.
         truncation: end of longer texts that ``transformers`` keeps when it is asked to cut (the head of windows).
-        made_by: the stage that writes the source, for the remedy in messages.
+        made_by: the stage that writes the source, for the remedy in messages; None if it comes from elsewhere.
 
     Raises:
         ArtifactError: the tokenizer is missing, damaged, or no WordPiece.
@@ -157,7 +157,7 @@ def copy(
     _write(tokenizer, target, settings, length)
 
 
-def load(folder: Path, *, made_by: str = "tokenizer") -> Tokenizer:
+def load(folder: Path, *, made_by: str | None = "tokenizer") -> Tokenizer:
     """Load the tokenizer of a folder: ``tokenizer.json`` or ``vocab.txt``, and what stands beside them.
 
     Raises:
