@@ -109,7 +109,7 @@ class TestFrozenPartsAreNotPaidFor:
         for layer in model.encoder.layers:
             assert isinstance(layer, EncoderLayer)
             box: list[Tensor] = []
-            kept.append(toy.saved_bytes(lambda layer=layer, x=out[-1], box=box: box.append(layer(x, pattern))))
+            kept.append(toy.saved_bytes(lambda layer=layer, x=out[-1], box=box: box.append(layer(x, pattern)), model))
             out += box
         return out, kept
 
@@ -134,7 +134,7 @@ class TestFrozenPartsAreNotPaidFor:
     def kept(self, params: LayerParams) -> int:
         model, _ = prepared(params)
         model.train()
-        return toy.saved_bytes(lambda: toy.loss(model, toy.texts(0)).sums["loss"])
+        return toy.saved_bytes(lambda: toy.loss(model, toy.texts(0)).sums["loss"], model)
 
     def test_activations_that_are_kept_shrink_with_every_frozen_part(self) -> None:
         specs = [{}, {"top": 3}, {"top": 2}, {"top": 1}, {"train": "head"}]

@@ -139,13 +139,15 @@ def changed(before: dict[str, Tensor], model: nn.Module) -> set[str]:
     return {name for name, tensor in before.items() if not torch.equal(tensor, now[name])}
 
 
-def saved_bytes(work: Callable[[], Any]) -> int:
-    """Bytes that autograd keeps of what ``work`` computes, without parameters; what is kept twice counts once."""
-    kept: dict[tuple[int, int], int] = {}
+def saved_bytes(work: Callable[[], Any], model: nn.Module) -> int:
+    """Bytes that autograd keeps of what ``work`` computes, without weights; what is kept twice counts once."""
+    weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+    kept: dict[int, int] = {}
 
     def keep(tensor: Tensor) -> Tensor:
-        if not (tensor.is_leaf and tensor.requires_grad):
-            kept[tensor.untyped_storage().data_ptr(), tensor.storage_offset()] = tensor.numel() * tensor.element_size()
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            kept[storage.data_ptr()] = storage.nbytes()
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
