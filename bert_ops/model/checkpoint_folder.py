@@ -161,7 +161,7 @@ def _load_pickle(path: Path) -> Any:
 
 def _reason(error: Exception) -> str:
     """What torch says, without its advice to load the file nevertheless."""
-    code = re.search(r"(?:GLOBAL|[Uu]nsupported class|Unsupported global:?) ([A-Za-z_][\w.]+)", str(error))
+    code = re.search(r"GLOBAL ([A-Za-z_][\w.]+)", str(error))
     return f"it asks for {code[1]}, which is code" if code else "it is damaged, or holds no tensors"
 
 
