@@ -23,8 +23,7 @@ import pandas as pd
 from bert_ops.finetune.examples import Split, TaskData, encode_examples, read_examples
 from bert_ops.finetune.inference import item_logits
 from bert_ops.finetune.params import BaselinesParams, TaskParams, TfidfParams, load_finetune, load_task
-from bert_ops.finetune.problems import AnyProblem
-from bert_ops.finetune.problems.sequence import MultiLabel, Regression, SingleLabel
+from bert_ops.finetune.problems import AnyProblem, MultiLabel, Regression, SingleLabel
 from bert_ops.finetune.scores import evaluate_score
 from bert_ops.finetune.tuning import tune
 from bert_ops.io import atomic_folder, write_json, write_parquet

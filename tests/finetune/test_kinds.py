@@ -12,7 +12,8 @@ import torch
 from bert_ops.errors import InputError
 from bert_ops.finetune.encoding import encode
 from bert_ops.finetune.inference import item_logits
-from bert_ops.finetune.problems.sequence import MultiLabel, Regression, SingleLabel, class_weights
+from bert_ops.finetune.problems import MultiLabel, Regression, SingleLabel
+from bert_ops.finetune.problems.checks import class_weights
 from bert_ops.tokenizer import wordpiece
 
 FAST = {"kind": "adamw", "learning_rate": 5e-3, "weight_decay": 0.0, "beta1": 0.9, "beta2": 0.98, "epsilon": 1e-6}

@@ -6,11 +6,16 @@ from typing import Any, TypeAlias
 
 from bert_ops.finetune.params import TaskParams
 from bert_ops.finetune.problems.base import Problem
-from bert_ops.finetune.problems.sequence import MultiLabel, Regression, SingleLabel
+from bert_ops.finetune.problems.multi_label import MultiLabel
+from bert_ops.finetune.problems.regression import Regression
+from bert_ops.finetune.problems.single_label import SingleLabel
+from bert_ops.finetune.problems.tagging import Tagging
+
+__all__ = ["AnyProblem", "MultiLabel", "Regression", "SingleLabel", "Tagging", "problem_class", "restore"]
 
 AnyProblem: TypeAlias = Problem[Any, Any]
 
-_KINDS: dict[str, type[AnyProblem]] = {kind.kind: kind for kind in (SingleLabel, MultiLabel, Regression)}
+_KINDS: dict[str, type[AnyProblem]] = {kind.kind: kind for kind in (SingleLabel, MultiLabel, Regression, Tagging)}
 
 
 def problem_class(task: TaskParams) -> type[AnyProblem]:

@@ -172,6 +172,19 @@ class Problem(ABC, Generic[Truth, Answers]):
         """Answers as tables hold them, in the form of the column they are compared with."""
 
     @abstractmethod
+    def from_text(self, texts: Sequence[str]) -> Answers:
+        """Undo :meth:`as_text`; of probabilities only what they decide comes back.
+
+        Raises:
+            InputError: an answer is of another form, or names an unknown label.
+
+        """
+
+    @abstractmethod
+    def truth_as_text(self, truth: Sequence[Truth]) -> list[str]:
+        """True answers in the form of :meth:`as_text`."""
+
+    @abstractmethod
     def confidence(self, answers: Answers) -> NDArray[np.float64]:
         """Probability of each answer, (N,); NaN where the kind gives none."""
 
