@@ -105,7 +105,8 @@ def run(setting: Setting, variant: Variant, *, seed: int) -> Figures:
 
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["layer_tuning_run", "pandas"])  # every run begins with the same things imported
+    # Every run begins with the same things imported; modules beside this one are not found by the server.
+    context.set_forkserver_preload(["bert_ops.finetune.tuning", "bert_ops.__main__", "pandas", "pyarrow.parquet"])
     here, there = context.Pipe()
     with environment_of(SPIN | wanted_environment(["finetune"])):  # what the command line starts `finetune` in
         process = context.Process(target=_serve, args=(there, setting, variant, seed))
