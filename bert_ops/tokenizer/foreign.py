@@ -82,16 +82,22 @@ def read(folder: Path, *, made_by: str | None) -> tuple[dict[str, Any], bool]:
 
 
 def read_settings(folder: Path, *, made_by: str | None) -> dict[str, Any]:
-    """Read ``tokenizer_config.json``, and what ``special_tokens_map.json`` says beside it."""
-    out: dict[str, Any] = {}
-    for name in ("special_tokens_map.json", "tokenizer_config.json"):
-        path = folder / name
-        if path.is_file():
-            value = read_json(path, made_by=made_by)
-            if not isinstance(value, dict):
-                raise damaged(path, "it holds no JSON object", made_by=made_by)
-            out |= {key: item for key, item in value.items() if item is not None or key == "strip_accents"}
-    return out
+    """Read ``tokenizer_config.json`` and ``special_tokens_map.json``.
+
+    As in ``transformers``, the map counts more, except in folders of versions that write all into the former.
+
+    Raises:
+        ArtifactError: one is damaged.
+
+    """
+    found: list[dict[str, Any]] = []
+    for name in ("tokenizer_config.json", "special_tokens_map.json"):
+        value = read_json(folder / name, made_by=made_by) if (folder / name).is_file() else {}
+        if not isinstance(value, dict):
+            raise damaged(folder / name, "it holds no JSON object", made_by=made_by)
+        found.append({key: item for key, item in value.items() if item is not None or key == "strip_accents"})
+    config, names = found
+    return {**names, **config} if "added_tokens_decoder" in config else {**config, **names}
 
 
 def _checked(content: Any, path: Path, *, made_by: str | None) -> dict[str, Any]:
@@ -181,7 +187,8 @@ def _added(
 
 
 def _added_token(content: str, number: int, *, special: bool = True) -> dict[str, Any]:
-    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
+    # An ordinary one is also found where only case or accents differ.
+    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": not special}
     return {"id": number, "content": content, **flags, "special": special}
 
 
