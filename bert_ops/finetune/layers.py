@@ -190,9 +190,8 @@ def _is_trained(name: str, params: LayerParams, *, layers: int) -> bool:
     depth = depth_of(name, layers=layers)
     if depth == 0 or params.train == "head":
         return depth == 0
-    if depth > layers and (params.top is not None or params.freeze_embeddings):
-        return False
-    if params.top is not None and depth > params.top:
+    lowest = params.top or (layers if params.freeze_embeddings else layers + 1)
+    if depth > lowest:
         return False
     if params.train == "all":
         return True
