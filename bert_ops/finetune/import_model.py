@@ -69,7 +69,7 @@ class Imported:
         config, count = self.config, sum(tensor.numel() for tensor in self.weights.values())
         return (
             f"{config.layers} layers of {config.hidden_size}, {config.heads} heads, {config.vocab_size:,} pieces, "
-            f"{config.max_positions} positions, {count / 1e6:.1f} M parameters: {', '.join(self.parts)}"
+            f"{config.max_positions} positions, {count:,} parameters: {', '.join(self.parts)}"
         )
 
 
