@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -15,54 +13,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from bert_ops.corpus.answer_counts import Answers
 from bert_ops.corpus.decide import CONFLICT, COPY, KEPT, NEAR, Decision, Indices, Rows
 from bert_ops.corpus.leakage import LeakFinder
 from bert_ops.corpus.params import IngestParams
+from bert_ops.corpus.prepare import whole_texts
 from bert_ops.corpus.profile import Profile
 from bert_ops.corpus.records import excerpt
 from bert_ops.corpus.split import SPLITS
 from bert_ops.corpus.spool import Spool
-from bert_ops.corpus.tables import TableWriter
+from bert_ops.corpus.tables import DOCUMENTS, DUPLICATES, EXAMPLES, LEAKS, SENTENCES, TableWriter
 
 _STRING = pa.string()
-DOCUMENTS = pa.schema(
-    [
-        *((name, _STRING) for name in ("doc_id", "source", "split", "text")),
-        ("characters", pa.int64()),
-        ("content_hash", _STRING),
-        ("language", _STRING),
-        ("cluster", _STRING),
-        ("repeats", pa.uint8()),
-        ("pretrain", pa.bool_()),
-    ]
-)
-SENTENCES = pa.schema(
-    [
-        *((name, _STRING) for name in ("doc_id", "source", "split")),
-        ("position", pa.int64()),
-        ("text", _STRING),
-        ("words", pa.list_(pa.uint16())),
-        ("repeats", pa.uint8()),
-    ]
-)
-EXAMPLES = pa.schema(
-    [(name, _STRING) for name in ("example_id", "source", "split", "text", "label", "spans", "content_hash", "cluster")]
-)
-DUPLICATES = pa.schema(
-    [
-        *((name, _STRING) for name in ("source", "location", "kind", "doc_id")),
-        ("similarity", pa.float64()),
-        ("excerpt", _STRING),
-    ]
-)
-LEAKS = pa.schema(
-    [
-        *((name, _STRING) for name in ("doc_id", "task", "example_id")),
-        ("share", pa.float64()),
-        ("dropped", pa.bool_()),
-    ]
-)
-
 _TRAIN, _TEST = SPLITS.index("train"), SPLITS.index("test")
 #: Examples of each reason that the data card shows.
 SHOWN = 5
@@ -104,7 +66,7 @@ class Assembler:
         self.sources = list(params.sources)
         self.repeats = repeats_of(rows, decision, params)
         self.profile = Profile()
-        self.labels: dict[str, dict[str, Counter[str]]] = {}
+        self.answers = Answers(params)
         self.characters = 0
         self.leaks: list[dict[str, Any]] = []
         self.leaky_documents = 0
@@ -188,12 +150,13 @@ class Assembler:
         sources = pa.array([self.sources[s] for s in self.rows["source"][rows].tolist()], _STRING)
         splits = pa.array([SPLITS[s] for s in self.decision.split[rows].tolist()], _STRING)
         repeats = pa.array(self.repeats[rows], pa.uint8())
-        lengths = pc.utf8_length(batch["text"]).cast(pa.int64())
+        texts = whole_texts(batch)
+        lengths = pc.utf8_length(texts).cast(pa.int64())
         columns = [
             doc_ids,
             sources,
             splits,
-            batch["text"],
+            texts,
             lengths,
             _hexadecimal(batch["content_hash"]),
             batch["language"],
@@ -203,9 +166,9 @@ class Assembler:
         ]
         self.documents.write(pa.Table.from_arrays(columns, schema=DOCUMENTS))
         self.characters += pc.sum(lengths).as_py()
-        self._profile(sources, splits, batch["text"])
+        self._profile(sources, splits, texts)
         for position in [i for i, row in enumerate(rows.tolist()) if row in self._show]:
-            text, location = batch["text"][position].as_py(), batch["location"][position].as_py()
+            text, location = texts[position].as_py(), batch["location"][position].as_py()
             self._note("kept", sources[position].as_py(), location, splits[position].as_py(), text, limit=_KEPT_SHOWN)
         used = np.flatnonzero(pretrain & (self.repeats[rows] > 0))
         parents = pa.array(np.repeat(used, _lengths(batch["sentences"].take(pa.array(used)))))
@@ -240,16 +203,14 @@ class Assembler:
             pa.array([self.sources[s] for s in self.rows["source"][rows].tolist()], _STRING),
             pa.array(splits, _STRING),
             batch["text"],
+            batch["pair"],
             batch["label"],
             batch["spans"],
             _hexadecimal(batch["content_hash"]),
             pa.array(self.doc_ids(self.decision.cluster[home]), _STRING),
         ]
         writer.write(pa.Table.from_arrays(columns, schema=EXAMPLES))
-        counts = self.labels.setdefault(self.tasks[task], {split: Counter() for split in SPLITS})
-        for split, label, spans in zip(splits, batch["label"].to_pylist(), batch["spans"].to_pylist(), strict=True):
-            # Where a task has spans, the spans are counted, and texts without any as O.
-            counts[split].update([label] if spans is None else [span[2] for span in json.loads(spans)] or ["O"])
+        self.answers.add(self.tasks[task], splits, labels=batch["label"].to_pylist(), spans=batch["spans"].to_pylist())
 
     def _write_duplicates(self, rows: Indices, batch: pa.RecordBatch) -> None:
         values = []
@@ -257,7 +218,7 @@ class Assembler:
             rows.tolist(),
             self.doc_ids(self.decision.of[rows]),
             batch["location"].to_pylist(),
-            batch["text"].to_pylist(),
+            whole_texts(batch).to_pylist(),
             strict=True,
         ):
             near = self.decision.status[row] == NEAR

@@ -15,9 +15,9 @@ from urllib.parse import quote
 from bert_ops.corpus.card_page import card_page
 from bert_ops.corpus.card_words import (
     LIMITS,
-    by_split,
     encodings,
     files_of,
+    label_tables,
     leakage,
     number,
     percent,
@@ -32,7 +32,7 @@ Facts = Mapping[str, Any]
 _FILES = (
     ("documents.parquet", "one row a document: id, source, split, text, content hash, language, cluster"),
     ("sentences.parquet", "the sentences of the documents used for pretraining, in order"),
-    ("examples/TASK.parquet", "the labelled examples of a task"),
+    ("examples/TASK.parquet", "the labelled examples of a task; pair is the second text, where it has two"),
     ("quarantine.parquet", "rows that were rejected, with step, reason and place"),
     ("duplicates.parquet", "rows removed as copies or near-copies, with the document kept instead"),
     ("leaks.parquet", "documents that hold test examples of a task"),
@@ -157,11 +157,10 @@ def _rejections(facts: Facts) -> list[str]:
 
 def _tasks(metrics: Facts) -> list[str]:
     parts = []
-    for task, splits in sorted((metrics.get("examples") or {}).items()):
-        labels = sorted({label for counts in splits.values() for label in counts})
-        rows = [[split, *(number(counts.get(label, 0)) for label in labels)] for split, counts in by_split(splits)]
-        headers = ["split", *(f"`{_cell(label)}`" for label in labels)]
-        parts += [f"Labels of the task `{task}`:\n", _table(headers, rows, right=range(1, len(headers)))]
+    for title, names, splits in label_tables(metrics):
+        rows = [[split, *map(number, counts)] for split, counts in splits]
+        headers = ["split", *(f"`{_cell(name)}`" for name in names)]
+        parts += [f"{title}:\n", _table(headers, rows, right=range(1, len(headers)))]
     return parts
 
 

@@ -9,10 +9,10 @@ from typing import Any
 from bert_ops.corpus.card_charts import class_bars, funnel, histogram
 from bert_ops.corpus.card_words import (
     LIMITS,
-    by_split,
     duplicates,
     encodings,
     files_of,
+    label_tables,
     leakage,
     number,
     percent,
@@ -162,14 +162,14 @@ def _splits(facts: Facts) -> str:
         for split, row in splits
     ]
     parts = [_wide(table(["split", "documents", "share", "characters"], rows, numeric=[1, 2, 3]))]
-    for task, counts in sorted((facts["metrics"].get("examples") or {}).items()):
-        labels = sorted({label for of_split in counts.values() for label in of_split})
+    for title, names, counts in label_tables(facts["metrics"]):
+        counted = title.startswith("Labels")
         rows = [
-            [escape(split), *(_label(of_split.get(label, 0), sum(of_split.values())) for label in labels)]
-            for split, of_split in by_split(counts)
+            [escape(split), *(_label(n, sum(map(int, of_split))) if counted else number(n) for n in of_split)]
+            for split, of_split in counts
         ]
-        parts.append(f"<h3>Labels of the task {escape(task)}</h3>")
-        parts.append(_wide(table(["split", *map(escape, labels)], rows, numeric=range(1, len(labels) + 1))))
+        parts.append(f"<h3>{escape(title.replace('`', ''))}</h3>")
+        parts.append(_wide(table(["split", *map(escape, names)], rows, numeric=range(1, len(names) + 1))))
     said = leakage(facts["metrics"])
     return "".join(parts) + (f"<h3>Leakage</h3><p>{said}</p>" if said else "")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -113,6 +114,32 @@ def by_split(values: Mapping[str, Any]) -> list[tuple[str, Any]]:
     """Entries by split, training first."""
     names = [*(split for split in SPLITS if split in values), *sorted(set(values) - set(SPLITS))]
     return [(name, values[name]) for name in names]
+
+
+#: Labels that a card shows of a task, the most frequent ones; the others share a column.
+SHOWN_LABELS = 30
+
+
+def label_tables(metrics: Mapping[str, Any]) -> list[tuple[str, list[str], list[tuple[str, list[Any]]]]]:
+    """Tables of the answers of each task: (title, columns, rows of a split); the numbers of a task as their range."""
+    tables: list[tuple[str, list[str], list[tuple[str, list[Any]]]]] = []
+    for task, counts in sorted((metrics.get("examples") or {}).items()):
+        values = ((metrics.get("tasks") or {}).get(task) or {}).get("values")
+        if values is not None:
+            names = ["count", "min", "mean", "max"]
+            rows = [(split, [of_split[name] for name in names]) for split, of_split in by_split(values)]
+            tables.append((f"Numbers of the task `{task}`", names, rows))
+            continue
+        total: Counter[str] = Counter()
+        for of_split in counts.values():
+            total.update(of_split)
+        labels = sorted(sorted(total, key=lambda label: (-total[label], label))[:SHOWN_LABELS])
+        rows = [(split, [of_split.get(label, 0) for label in labels]) for split, of_split in by_split(counts)]
+        if len(total) > len(labels):
+            rows = [(split, [*row, sum(counts[split].values()) - sum(row)]) for split, row in rows]
+            labels = [*labels, f"{len(total) - len(labels):,} others"]
+        tables.append((f"Labels of the task `{task}`", labels, rows))
+    return tables
 
 
 def visible(text: str) -> Iterable[tuple[str, bool]]:

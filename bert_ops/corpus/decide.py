@@ -19,8 +19,9 @@ from bert_ops.corpus.split import sides_of
 Rows = NDArray[np.void]
 Indices = NDArray[np.int64]
 
-#: A row of a source after cleaning. ``target`` stands for label or spans; ``group`` is 0 without one; ``place`` in
-#: [0, 1) is that of the group or else of the key; ``draw`` in [0, 1) decides on the fraction of a weight.
+#: A row of a source after cleaning. ``target`` stands for its answer; ``group`` is 0 without one; ``place`` in [0, 1)
+#: is that of the group or else of the key of the text, of a pair the first; ``draw`` in [0, 1) decides on the fraction
+#: of a weight.
 ROW = np.dtype(
     [
         ("high", "<u8"),
@@ -33,6 +34,9 @@ ROW = np.dtype(
         ("task", "<i4"),
     ]
 )
+
+#: A row that is a pair: its number, and those of its two texts (64 bits of the SHA-256 of a key, as ``high`` is).
+PAIR_ROW = np.dtype([("row", "<i8"), ("first", "<u8"), ("second", "<u8")])
 
 KEPT, COPY, NEAR, CONFLICT = range(4)
 
@@ -148,11 +152,12 @@ def remove_near(decision: Decision, removed: dict[int, NearPair]) -> None:
         decision.of[orphans] = decision.of[decision.of[orphans]]
 
 
-def assign_splits(rows: Rows, decision: Decision, *, beside: list[NearPair], params: SplitParams) -> None:
+def assign_splits(rows: Rows, decision: Decision, *, beside: list[NearPair], pairs: Rows, params: SplitParams) -> None:
     """Give each kept row its cluster and its split: all rows of a cluster land on the same side.
 
-    A cluster holds the rows that share a group and the near-duplicates that both stay. Its side is that of its group,
-    or else of the member with the smallest hash: not the smallest place, which would favour the training split.
+    A cluster holds the rows that share a group, the near-duplicates that both stay, the pairs that share their first
+    text (and the row that is this text alone), and a pair with its texts swapped. Its side is that of its group, or
+    else of the member with the smallest hash: not the smallest place, which would favour the training split.
     """
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
@@ -163,12 +168,11 @@ def assign_splits(rows: Rows, decision: Decision, *, beside: list[NearPair], par
     position = np.full(len(rows), -1, np.int64)
     position[kept] = np.arange(len(kept))
     grouped = kept[rows["group"][kept] != 0]
-    grouped = grouped[np.lexsort((grouped, rows["group"][grouped]))]
-    same = np.flatnonzero(rows["group"][grouped][1:] == rows["group"][grouped][:-1])
     links = np.concatenate(
         [
-            np.stack([grouped[same], grouped[same + 1]], 1),
+            _neighbours(grouped, rows["group"][grouped]),
             np.array([(pair.first, pair.second) for pair in beside], np.int64).reshape(-1, 2),
+            *_pair_links(rows, kept, pairs[position[pairs["row"]] >= 0]),
         ]
     )
     graph = coo_array((np.ones(len(links), bool), position[links].T.reshape(2, -1)), shape=(len(kept), len(kept)))
@@ -181,3 +185,30 @@ def assign_splits(rows: Rows, decision: Decision, *, beside: list[NearPair], par
     sides = sides_of(rows["place"][leaders], params)
     decision.cluster[kept] = first[component]
     decision.split[kept] = sides[component]
+
+
+def _neighbours(rows: Indices, values: NDArray[np.uint64]) -> Indices:
+    """Link each row to the next one of equal value, (L, 2)."""
+    order = np.lexsort((rows, values))
+    same = np.flatnonzero(values[order][1:] == values[order][:-1])
+    return np.stack([rows[order[same]], rows[order[same + 1]]], 1)
+
+
+def _pair_links(rows: Rows, kept: Indices, pairs: Rows) -> list[Indices]:
+    """Links of kept pairs, (L, 2) each.
+
+    The first text alone binds: were a second text to bind as well, a few short ones ("nobody is there") would tie most
+    of a corpus of inferences to one cluster, and there would be no splits.
+    """
+    if not len(pairs):
+        return []
+    numbers = pairs["row"].astype(np.int64)
+    unordered = mixed(pairs["first"].copy()) + mixed(pairs["second"].copy())
+    alone = kept[np.argsort(rows["high"][kept], kind="stable")]
+    place = np.minimum(np.searchsorted(rows["high"][alone], pairs["first"]), len(alone) - 1)
+    found = rows["high"][alone[place]] == pairs["first"]
+    return [
+        _neighbours(numbers, pairs["first"]),
+        _neighbours(numbers, unordered),
+        np.stack([numbers[found], alone[place[found]]], 1),
+    ]

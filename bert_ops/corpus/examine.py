@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
+from bert_ops.corpus.answers import has_surrogate, reader
 from bert_ops.corpus.cleaning.cleaner import Cleaner
+from bert_ops.corpus.fields import ROLES
 from bert_ops.corpus.keys import key
 from bert_ops.corpus.records import MISSING, Draft, Row, Span, Unfit
 from bert_ops.corpus.source_params import Source
@@ -18,10 +20,12 @@ from bert_ops.corpus.source_params import Source
 #: Why a row was refused here, and what that means, in the words of the report.
 REASONS = {
     "missing_field": "a field that the first row has is absent",
-    "not_text": "the text is null or not a string",
+    "not_text": "the text, or the second text of a pair, is null or not a string",
     "no_letters": "the text has neither letter nor digit",
     "null_label": "the label is null or empty",
     "bad_label": "the label is neither a string nor a whole number nor a truth value",
+    "bad_labels": "the labels are neither a list of labels nor a text that holds one",
+    "bad_value": "the value is not a finite number",
     "bad_spans": "the spans are not a list of [start, end, label] within the text, or overlap",
     "bad_words": "the words are not a list of strings that make up the text",
     "bad_group": "the group is neither a string nor a whole number",
@@ -39,7 +43,8 @@ class Examined:
 
     Attributes:
         draft: the cleaned text, with what follows its characters.
-        label: label of the whole text.
+        pair: the cleaned second text, or None.
+        label: answer for the whole text: a label, a list of labels as JSON, or a number.
         spans: the spans as JSON.
         target: what must be equal for two rows not to contradict each other: the label, or the spans by their place in
             the key of the text.
@@ -48,6 +53,7 @@ class Examined:
     """
 
     draft: Draft
+    pair: Draft | None
     label: str | None
     spans: str | None
     target: Any
@@ -55,30 +61,34 @@ class Examined:
 
 
 def examine(row: Row, *, source: Source, cleaner: Cleaner) -> Examined:
-    """Check the fields of a row and clean its text.
+    """Check the fields of a row and clean its text, and the second text of a pair by the same steps.
 
     Raises:
         Unfit: the row cannot be used; the first reason that applies.
 
     """
-    values = {"text": row.text, "label": row.label, "spans": row.spans, "words": row.words, "group": row.group}
-    absent = [name for name, value in values.items() if value is MISSING]
-    if absent:
+    if MISSING in (row.text, row.pair, row.label, row.spans, row.words, row.group):
+        absent = [name for name in ROLES if getattr(row, name) is MISSING]
         raise Unfit("missing_field", f"no field for {', '.join(absent)}")
     if not isinstance(row.text, str):
         raise Unfit("not_text", f"the text is {type(row.text).__name__}")
-    draft = Draft(row.text)
+    draft, pair = Draft(row.text), None
+    if source.pair is not None:
+        if not isinstance(row.pair, str):
+            raise Unfit("not_text", f"the second text is {type(row.pair).__name__}")
+        pair = Draft(row.pair)
     if source.spans is not None:
         draft.spans = _spans(row.spans, row.text)
     if source.words is not None and row.words is not None:
         draft.word_starts = _word_starts(row.words, row.text)
-    label = None if source.label is None else _label(row.label)
+    label = reader(source)(row.label)
     group = None if source.group is None else _group(row.group)
-    cleaner.clean(draft)
+    cleaner.clean(draft, pair)
     if source.spans is not None:
         _check_after_cleaning(draft.spans)
     return Examined(
         draft=draft,
+        pair=pair,
         label=label,
         spans=None if source.spans is None else json.dumps(draft.spans, ensure_ascii=False),
         target=label if source.spans is None else _places(draft),
@@ -94,28 +104,6 @@ def _places(draft: Draft) -> list[tuple[int, int, str]]:
         end_in_text, end_in_key = end, first + len(key(draft.text[start:end]))
         places.append((first, end_in_key, label))
     return places
-
-
-def _has_surrogate(text: str) -> bool:
-    return not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text)
-
-
-def _label(value: Any) -> str:
-    """A label as a string; whole numbers and truth values are written as JSON writes them."""
-    if value is None:
-        raise Unfit("null_label", "the label is null")
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, int):
-        return str(value)
-    if not isinstance(value, str):
-        raise Unfit("bad_label", f"the label is {type(value).__name__}")
-    if _has_surrogate(value):
-        raise Unfit("bad_label", "the label holds half of a surrogate pair")
-    stripped = value.strip()
-    if not stripped:
-        raise Unfit("null_label", "the label is empty")
-    return stripped
 
 
 def _group(value: Any) -> str | None:
@@ -172,7 +160,7 @@ def _span(item: Any, length: int) -> Span:
         raise Unfit("bad_spans", f"{json.dumps(item, ensure_ascii=True)[:80]}: start and end are not whole numbers")
     if not 0 <= start < end <= length:
         raise Unfit("bad_spans", f"[{start}, {end}) is empty or not within the {length} characters of the text")
-    if not isinstance(label, str) or not label.strip() or _has_surrogate(label):
+    if not isinstance(label, str) or not label.strip() or has_surrogate(label):
         raise Unfit("bad_spans", f"[{start}, {end}) has no label")
     return start, end, label.strip()
 

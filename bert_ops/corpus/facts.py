@@ -115,8 +115,12 @@ class Tally:
 
 
 def _lengths(prepared: Prepared) -> np.ndarray[Any, np.dtype[np.int64]]:
-    """Characters of each text of a chunk, (N,)."""
-    return np.asarray(pc.utf8_length(prepared.batch["text"]), np.int64)
+    """Characters of each text of a chunk, of a pair those of both, (N,)."""
+    lengths = np.asarray(pc.utf8_length(prepared.batch["text"]), np.int64)
+    pairs = prepared.batch["pair"]
+    if pairs.null_count < len(pairs):
+        lengths = lengths + np.asarray(pc.fill_null(pc.utf8_length(pairs), 0), np.int64)
+    return lengths
 
 
 def count(rows: Rows, decision: Decision, assembler: Assembler, tally: Tally, params: IngestParams) -> dict[str, Any]:
@@ -139,10 +143,8 @@ def count(rows: Rows, decision: Decision, assembler: Assembler, tally: Tally, pa
         "by_split": {split: int((decision.split[kept] == side).sum()) for side, split in enumerate(SPLITS)},
         "split_shares": params.split.model_dump(include=set(SPLITS)),
         "characters": assembler.characters,
-        "examples": {
-            task: {split: dict(labels) for split, labels in splits.items()}
-            for task, splits in sorted(assembler.labels.items())
-        },
+        "examples": assembler.answers.counts(),
+        "tasks": assembler.answers.tasks(),
         "unicode": unicodedata.unidata_version,
         "steps": steps(tally, copies=len(copies), near=len(near)),
         "sources": {name: _source_facts(name, tally, rows, status) for name in names},

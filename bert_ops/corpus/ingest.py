@@ -15,14 +15,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
 from bert_ops.corpus import card, near
 from bert_ops.corpus.assemble import Assembler
+from bert_ops.corpus.conflicts import settle_conflicts
 from bert_ops.corpus.decide import (
-    CONFLICT,
     KEPT,
     Decision,
     Rows,
@@ -35,7 +35,7 @@ from bert_ops.corpus.decide import (
 from bert_ops.corpus.facts import Tally, card_facts, count, listing, summarise
 from bert_ops.corpus.params import IngestParams
 from bert_ops.corpus.prepare import Chunk, Refused, Settings, initialise, prepare, prepare_with
-from bert_ops.corpus.records import Rejection, Row, excerpt
+from bert_ops.corpus.records import Rejection, Row
 from bert_ops.corpus.source_params import Source
 from bert_ops.corpus.sources import SourceReport, read_source
 from bert_ops.corpus.spool import Spool
@@ -85,14 +85,43 @@ def run(arguments: argparse.Namespace) -> None:
         require_folder(folder, what="the input")
     if arguments.workers < 1:
         raise InputError(f"--workers is {arguments.workers}", allowed="at least 1")
+    with atomic_folder(arguments.out) as out:
+        metrics = build_corpus(
+            params,
+            inputs=arguments.input,
+            snapshots=arguments.snapshots,
+            out=out,
+            page=arguments.page,
+            workers=arguments.workers,
+        )
+    write_json(arguments.metrics, metrics)
+    summarise(metrics)
+
+
+def build_corpus(
+    params: IngestParams, *, inputs: Sequence[Path], snapshots: Path | None, out: Path, page: Path, workers: int
+) -> dict[str, Any]:
+    """Read all sources and write the tables and the data card to an empty folder; returns the counts.
+
+    Args:
+        params: sources, and what is done to their rows.
+        inputs: folders that sources may lie in.
+        snapshots: folder of what the snapshot stage copied.
+        out: an empty folder for the tables.
+        page: HTML file for the data card.
+        workers: processes that clean texts.
+
+    Raises:
+        InputError: a source is wrong, no text is left, or labels conflict and ``label_conflicts`` is ``fail``.
+
+    """
     bands = near.plan_bands(params.near_duplicates) if params.near_duplicates.remove else None
     settings = Settings.of(params, bands)
-    with atomic_folder(arguments.out) as out, scratch_folder(out) as scratch:
+    with scratch_folder(out) as scratch:
         spool = Spool(scratch, bands)
         try:
             with TableWriter(out / "quarantine.parquet", QUARANTINE) as quarantine:
-                reader = Reader(params, arguments.input, arguments.snapshots)
-                tally = first_pass(reader, settings, spool, quarantine, workers=arguments.workers)
+                tally = first_pass(Reader(params, inputs, snapshots), settings, spool, quarantine, workers=workers)
                 rows = spool.finish()
                 decision = decide(rows, spool, params)
                 settle_conflicts(rows, decision, spool=spool, params=params, tally=tally, quarantine=quarantine)
@@ -111,11 +140,9 @@ def run(arguments: argparse.Namespace) -> None:
                 assembler.finish()
         finally:
             spool.close()
-        metrics = count(rows, decision, assembler, tally, params)
-        facts = card_facts(metrics, assembler, tally)
-        card.write_card(facts, readme=out / "README.md", page=arguments.page)
-    write_json(arguments.metrics, metrics)
-    summarise(metrics)
+    metrics = count(rows, decision, assembler, tally, params)
+    card.write_card(card_facts(metrics, assembler, tally), readme=out / "README.md", page=page)
+    return metrics
 
 
 @contextmanager
@@ -155,7 +182,7 @@ class Reader:
                 name, source, reading=self.params.reading, inputs=self.inputs, snapshots=self.snapshots, report=report
             ):
                 rows.append(row)
-                characters += len(row.text) if isinstance(row, Row) and isinstance(row.text, str) else 1
+                characters += _characters(row)
                 if len(rows) >= _CHUNK_ROWS or characters >= _CHUNK_CHARACTERS:
                     yield Chunk(name, rows, report.facts() if source.has_cap else None)
                     rows, characters = [], 0
@@ -163,6 +190,13 @@ class Reader:
                         break
             if rows and name not in self.full:
                 yield Chunk(name, rows, report.facts() if source.has_cap else None)
+
+
+def _characters(row: Row | Rejection) -> int:
+    """Characters that a row adds to a chunk."""
+    if not isinstance(row, Row) or not isinstance(row.text, str):
+        return 1
+    return len(row.text) + (len(row.pair) if isinstance(row.pair, str) else 0)
 
 
 def first_pass(reader: Reader, settings: Settings, spool: Spool, quarantine: TableWriter, *, workers: int) -> Tally:
@@ -249,47 +283,5 @@ def decide(rows: Rows, spool: Spool, params: IngestParams) -> Decision:
             meaning=meaning(rows, decision),
         )
         remove_near(decision, removed)
-    assign_splits(rows, decision, beside=beside, params=params.split)
+    assign_splits(rows, decision, beside=beside, pairs=spool.pairs(), params=params.split)
     return decision
-
-
-def settle_conflicts(
-    rows: Rows, decision: Decision, *, spool: Spool, params: IngestParams, tally: Tally, quarantine: TableWriter
-) -> None:
-    """Turn contradicting labels into rejections.
-
-    Raises:
-        InputError: there are some and ``label_conflicts`` is ``fail``.
-
-    """
-    conflicts = decision.indices(CONFLICT)
-    if not len(conflicts):
-        return
-    texts = spool.pick({*conflicts.tolist(), *decision.of[conflicts].tolist()})
-    if params.label_conflicts == "fail":
-        one, other = texts[int(conflicts[0])], texts[int(decision.of[conflicts[0]])]
-        distinct = len(np.unique(rows[["high", "low"]][conflicts]))
-        raise InputError(
-            f"{distinct:,} texts have more than one label for the same task; {one['location']} says {target(one)}, "
-            f"{other['location']} says {target(other)}",
-            remedy="correct the labels, or set ingest.label_conflicts to drop",
-        )
-    names = list(params.sources)
-    rejections = []
-    for row in conflicts.tolist():
-        one, other = texts[row], texts[int(decision.of[row])]
-        rejection = Rejection(
-            names[rows["source"][row]],
-            one["location"],
-            "label_conflict",
-            f"{target(one)}; {other['location']}: {target(other)}",
-            excerpt(one["text"]),
-        )
-        tally.reject_later(rejection)
-        rejections.append(rejection)
-    quarantine.write_rows({"step": "label_conflicts", **asdict(rejection)} for rejection in rejections)
-
-
-def target(row: dict[str, str | None]) -> str:
-    """A row's label or spans, for messages."""
-    return row["label"] if row["label"] is not None else str(row["spans"])[:120]

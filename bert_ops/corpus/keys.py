@@ -33,6 +33,9 @@ _OWN_KEY = ((0x3400, 0x4DC0), (0x4E00, 0xA000), (0xAC00, 0xD7A4), (0x20000, 0x2F
 #: Entries of the table: the character is dropped; it needs :func:`key`.
 _DROPPED, _INTERACTS = 0xFFFFFFFE, 0xFFFFFFFF
 
+#: Stands between the keys of the two texts of a pair, in the key of the pair; no key of a text holds it.
+PAIR = "\x1f"
+
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio, odd: Fibonacci hashing (Knuth, TAOCP 6.4)
 
 
@@ -83,6 +86,12 @@ class Keys:
         kept = mapped != _DROPPED
         counts = np.concatenate([[0], np.cumsum(kept)])
         return cls(mapped[kept], counts[starts])
+
+    @classmethod
+    def of_keys(cls, keys: Sequence[str]) -> Keys:
+        """Take strings that are keys already, of single texts or of pairs."""
+        lengths = np.fromiter(map(len, keys), np.int64, len(keys))
+        return cls(_codes("".join(keys)), np.concatenate([[0], np.cumsum(lengths)]))
 
     @classmethod
     def _with_slow(cls, texts: Sequence[str], *, slow: set[int]) -> Keys:

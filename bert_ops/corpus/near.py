@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rensa import RMinHash
 
-from bert_ops.corpus.keys import U64, Keys, mixed
+from bert_ops.corpus.keys import PAIR, U64, Keys, mixed
 from bert_ops.corpus.params import NearDuplicateParams
 from bert_ops.errors import InputError
 from bert_ops.progress import Progress
@@ -152,6 +152,9 @@ def near_pairs(
     A row goes if it is near one that stays and says nothing that that one does not: it has no label, or the same. Rows
     are taken in the order of ``rows``, so the result does not depend on the order of the bands' values.
 
+    Two pairs are near if both their texts are: one premise with two hypotheses is two examples. Where they are alike
+    only as a whole, both stay, on one side of the split.
+
     Args:
         files: the bands.
         rows: rows of distinct keys, the ones to keep first.
@@ -168,19 +171,21 @@ def near_pairs(
     seen_far: set[tuple[int, int]] = set()
     progress = Progress("looking for near-duplicates", total=len(files.paths), unit="bands")
     for number, hashes in enumerate(files.columns(), start=1):
-        cached, grams = -1, np.empty(0, np.uint64)
+        cached, grams = -1, [np.empty(0, np.uint64)]
         for a, b in candidates(hashes, rows).tolist():
             first, second = int(rows[a]), int(rows[b])
             if first in removed or second in removed or (first, second) in beside or (first, second) in seen_far:
                 continue
             if cached != first:
                 cached, grams = first, _grams(key_of(first), params.ngram)
-            similarity = jaccard(grams, _grams(key_of(second), params.ngram))
-            if similarity < params.threshold:
+            others = _grams(key_of(second), params.ngram)
+            similarity = _similarity(grams, others)
+            near = similarity >= params.threshold
+            if not near and (len(grams) == 1 or _similarity([_whole(grams)], [_whole(others)]) < params.threshold):
                 seen_far.add((first, second))
                 continue
             pair = NearPair(first, second, similarity)
-            if meaning[second] in (0, meaning[first]):
+            if near and meaning[second] in (0, meaning[first]):
                 removed[second] = pair
             else:
                 beside[first, second] = pair
@@ -190,6 +195,17 @@ def near_pairs(
     return removed, stay
 
 
-def _grams(key: str, n: int) -> U64:
-    hashes, _ = Keys.of([key]).ngrams(n)
-    return np.unique(hashes)
+def _grams(key: str, n: int) -> list[U64]:
+    """Sorted distinct n-grams of each text of a key: one, or the two of a pair."""
+    return [np.unique(Keys.of_keys([part]).ngrams(n)[0]) for part in key.split(PAIR)]
+
+
+def _similarity(one: list[U64], other: list[U64]) -> float:
+    """Jaccard similarity, of two pairs that of the texts that are less alike."""
+    if len(one) != len(other):
+        return jaccard(_whole(one), _whole(other))
+    return min(jaccard(a, b) for a, b in zip(one, other, strict=True))
+
+
+def _whole(parts: list[U64]) -> U64:
+    return parts[0] if len(parts) == 1 else np.unique(np.concatenate(parts))

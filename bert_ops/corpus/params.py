@@ -8,7 +8,8 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from bert_ops.corpus.cleaning.params import CleaningParams
-from bert_ops.corpus.source_params import NAME, NAME_RULE, ReadingParams, Source
+from bert_ops.corpus.fields import NAME, NAME_RULE
+from bert_ops.corpus.source_params import ReadingParams, Source
 from bert_ops.schema import Section, Share
 
 
@@ -67,17 +68,23 @@ class IngestParams(Section):
 
     @model_validator(mode="after")
     def _sources_fit_together(self) -> Self:
-        targets: dict[str, tuple[str, str]] = {}
+        firsts: dict[str, str] = {}
         for name, source in self.sources.items():
             if not NAME.fullmatch(name):
                 raise ValueError(f"sources has a source named {name!r}; allowed: {NAME_RULE}")
             if source.task is None:
                 continue
-            target = "label" if source.label is not None else "spans"
-            first, first_target = targets.setdefault(source.task, (name, target))
-            if target != first_target:
+            first = firsts.setdefault(source.task, name)
+            other = self.sources[first]
+            if source.target != other.target:
                 raise ValueError(
-                    f"sources.{name}.task is {source.task!r} with {target}, but sources.{first} gives that task "
-                    f"{first_target}; one task takes one of the two"
+                    f"sources.{name}.task is {source.task!r} with {source.target}, but sources.{first} gives that task "
+                    f"{other.target}; one task takes one of them"
+                )
+            if (source.pair is None) != (other.pair is None):
+                paired, single = (name, first) if other.pair is None else (first, name)
+                raise ValueError(
+                    f"sources.{paired} gives the task {source.task!r} pairs, but sources.{single} single texts; one "
+                    "task takes one of them"
                 )
         return self

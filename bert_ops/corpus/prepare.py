@@ -11,15 +11,16 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from bert_ops.corpus.cleaning.cleaner import Cleaner
 from bert_ops.corpus.cleaning.counts import StepCount, StepExample
-from bert_ops.corpus.decide import ROW, Rows
+from bert_ops.corpus.decide import PAIR_ROW, ROW, Rows
 from bert_ops.corpus.examine import Examined, examine
-from bert_ops.corpus.keys import U64, Keys
+from bert_ops.corpus.keys import PAIR, U64, Keys
 from bert_ops.corpus.near import Bands, band_hashes
 from bert_ops.corpus.params import IngestParams
-from bert_ops.corpus.records import Draft, Rejection, Row, Unfit, excerpt
+from bert_ops.corpus.records import Draft, Rejection, Row, Unfit, excerpt, joined
 from bert_ops.corpus.sentences import split_offsets
 from bert_ops.corpus.split import place
 
@@ -28,6 +29,7 @@ SCHEMA = pa.schema(
     [
         ("location", pa.string()),
         ("text", pa.string()),
+        ("pair", pa.string()),
         ("sentences", pa.list_(pa.string())),
         ("words", pa.list_(pa.list_(pa.uint16()))),
         ("language", pa.string()),
@@ -70,6 +72,7 @@ class Prepared:
     Attributes:
         batch: the N fit rows, by SCHEMA.
         rows: (N,) by :data:`bert_ops.corpus.decide.ROW`.
+        pairs: (N,) by :data:`bert_ops.corpus.decide.PAIR_ROW` if the source has pairs, else (0,).
         positions: (N,) place of each in the chunk.
         keys: keys of the rows, UTF-8, one after the other.
         key_bytes: (N,) their lengths.
@@ -82,6 +85,7 @@ class Prepared:
 
     batch: pa.RecordBatch
     rows: Rows
+    pairs: Rows
     positions: list[int]
     keys: bytes
     key_bytes: np.ndarray[Any, np.dtype[np.int64]]
@@ -137,41 +141,60 @@ def prepare_with(chunk: Chunk, settings: Settings) -> Prepared:
             fit.append((position, row, examine(row, source=source, cleaner=cleaner)))
         except Unfit as unfit:
             refused.append(_refuse(chunk.source, position, row, unfit))
-    keys = Keys.of([item.draft.text for _, _, item in fit])
-    empty = np.flatnonzero(np.diff(keys.ends) == 0).tolist()
+    firsts, seconds = keys_of(fit)
+    empty = [i for i, first in enumerate(firsts) if not first or (seconds is not None and not seconds[i])]
     if empty:
         no_letters = Unfit("no_letters", "only punctuation or symbols")
         refused += [_refuse(chunk.source, fit[i][0], fit[i][1], no_letters) for i in empty]
         refused.sort(key=lambda one: one.position)
         gone = set(empty)
         fit = [one for i, one in enumerate(fit) if i not in gone]
-        keys = Keys.of([item.draft.text for _, _, item in fit])
+        firsts, seconds = keys_of(fit)
     assert len(fit) + len(refused) == len(chunk.rows)
-    strings = keys.strings()
+    strings = firsts if seconds is None else [f"{a}{PAIR}{b}" for a, b in zip(firsts, seconds, strict=True)]
     encoded = [key.encode() for key in strings]
     hashes = [hashlib.sha256(key).digest() for key in encoded]
     examined = [item for _, _, item in fit]
     return Prepared(
         batch=_batch([(row.location, item) for _, row, item in fit], hashes),
-        rows=_numbers(chunk.source, examined, keys=strings, hashes=hashes, settings=settings),
+        rows=_numbers(chunk.source, examined, keys=firsts, hashes=hashes, settings=settings),
+        pairs=_pair_rows(firsts, seconds),
         positions=[position for position, _, _ in fit],
         keys=b"".join(encoded),
         key_bytes=np.fromiter(map(len, encoded), np.int64, len(encoded)),
-        bands=_bands(keys, settings) if fit else None,
+        bands=_bands(strings, settings) if fit else None,
         refused=refused,
         steps=cleaner.counts(),
         examples=cleaner.examples(),
     )
 
 
-def _bands(keys: Keys, settings: Settings) -> U64 | None:
+def keys_of(fit: list[tuple[int, Row, Examined]]) -> tuple[list[str], list[str] | None]:
+    """Keys of the texts, and those of the second texts if the rows are pairs."""
+    firsts = Keys.of([item.draft.text for _, _, item in fit]).strings()
+    seconds = [item.pair.text for _, _, item in fit if item.pair is not None]
+    return firsts, Keys.of(seconds).strings() if seconds else None
+
+
+def _pair_rows(firsts: list[str], seconds: list[str] | None) -> Rows:
+    """Numbers of both texts of each pair; that of the first is what a row has as ``high`` whose only text it is."""
+    rows = np.zeros(0 if seconds is None else len(seconds), PAIR_ROW)
+    for name, keys in (("first", firsts), ("second", seconds or [])):
+        if len(rows):
+            rows[name] = [int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big") for key in keys]
+    rows["row"] = np.arange(len(rows))
+    return rows
+
+
+def _bands(keys: list[str], settings: Settings) -> U64 | None:
     if settings.bands is None:
         return None
-    return band_hashes(keys, ngram=settings.params.near_duplicates.ngram, bands=settings.bands)
+    return band_hashes(Keys.of_keys(keys), ngram=settings.params.near_duplicates.ngram, bands=settings.bands)
 
 
 def _refuse(source: str, position: int, row: Row, unfit: Unfit) -> Refused:
-    rejection = Rejection(source, row.location, unfit.reason, unfit.detail, excerpt(row.text))
+    text = joined(row.text, row.pair) if isinstance(row.text, str) and isinstance(row.pair, str) else row.text
+    rejection = Rejection(source, row.location, unfit.reason, unfit.detail, excerpt(text))
     return Refused(position, unfit.step, rejection)
 
 
@@ -181,9 +204,13 @@ def _batch(rows: list[tuple[str, Examined]], hashes: list[bytes]) -> pa.RecordBa
         offsets = split_offsets(item.draft.text, breaks=item.draft.breaks)
         sentences.append([item.draft.text[start:end] for start, end in offsets])
         words.append(None if item.draft.word_starts is None else words_of(item.draft, offsets))
+        if item.pair is not None:
+            offsets = split_offsets(item.pair.text, breaks=item.pair.breaks)
+            sentences[-1] += [item.pair.text[start:end] for start, end in offsets]
     columns = [
         pa.array([location for location, _ in rows], pa.string()),
         pa.array([item.draft.text for _, item in rows], pa.string()),
+        pa.array([None if item.pair is None else item.pair.text for _, item in rows], pa.string()),
         pa.array(sentences, pa.list_(pa.string())),
         pa.array(words, pa.list_(pa.list_(pa.uint16()))),
         pa.array([item.draft.language for _, item in rows], pa.string()),
@@ -205,6 +232,13 @@ def words_of(draft: Draft, offsets: Sequence[tuple[int, int]]) -> list[list[int]
         words = (draft.text[first:last].strip() for first, last in pairwise(bounds))
         lengths.append([min(len(word), _MAX_WORD) for word in words if word])
     return lengths
+
+
+def whole_texts(batch: pa.RecordBatch) -> pa.Array:
+    """The text of each row of SCHEMA, both texts of a pair as one (as :func:`bert_ops.corpus.records.joined` does)."""
+    if batch["pair"].null_count == len(batch):
+        return batch["text"]
+    return pc.binary_join_element_wise(batch["text"], batch["pair"], "\n", null_handling="skip")
 
 
 def _numbers(name: str, items: list[Examined], *, keys: list[str], hashes: list[bytes], settings: Settings) -> Rows:

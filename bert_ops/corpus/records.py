@@ -13,6 +13,11 @@ Span = tuple[int, int, str]
 BadRows = Literal["quarantine", "fail"]
 
 
+#: What a task asks for: one label of a text, any number of labels, a number, or labelled spans.
+Target = Literal["label", "labels", "value", "spans"]
+TARGETS: tuple[Target, ...] = ("label", "labels", "value", "spans")
+
+
 class _Missing(Enum):
     """Keeps its identity when a row is sent to another process, which a bare object() does not."""
 
@@ -32,10 +37,11 @@ class Row:
     Attributes:
         location: where the row stands, for messages ("data/raw/a.jsonl:12").
         text: the text; anything that the source holds, checked later.
-        label: label of the whole text.
+        label: the answer for the whole text: a label, a list of labels or a number, as the source says which.
         spans: labelled spans, [[start, end, label], ...], or the same as JSON text.
         words: a given segmentation: the words of the text in order, or the same as JSON text.
         group: rows of equal group always land in the same split (an author, a thread, a book).
+        pair: the second text of a task on pairs.
 
     """
 
@@ -45,6 +51,7 @@ class Row:
     spans: Any = None
     words: Any = None
     group: Any = None
+    pair: Any = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +95,11 @@ class Draft:
     word_starts: list[int] | None = None
     breaks: tuple[int, ...] = ()
     language: str | None = None
+
+
+def joined(text: str, pair: str | None) -> str:
+    """Both texts of a pair as one document, the second on a line of its own."""
+    return text if pair is None else f"{text}\n{pair}"
 
 
 def excerpt(text: object) -> str:

@@ -13,12 +13,9 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import Field, StrictBool, StrictFloat, StrictInt, StrictStr, field_validator, model_validator
 
 from bert_ops.corpus.field_paths import parse_path
+from bert_ops.corpus.fields import Fields, SourceBase, Unlabelled
 from bert_ops.corpus.records import BadRows
 from bert_ops.schema import Section
-
-#: Names of sources and tasks become names of files and columns, so they are kept plain.
-NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
-NAME_RULE = "a lower-case letter, then up to 63 lower-case letters, digits or underscores"
 
 Encoding = Literal["utf-8", "gb18030", "auto"]
 Compression = Literal["gzip", "zstd", "xz", "none"]
@@ -67,60 +64,6 @@ def _usable_path(path: str) -> str:
     return path
 
 
-class SourceBase(Section):
-    """What every kind of source may say."""
-
-    bad_rows: BadRows | None = Field(None, description="quarantine or fail; absent: as ingest.reading.bad_rows says")
-    weight: float | None = Field(
-        None, gt=0.0, le=100.0, description="passes over the source an epoch of pretraining; absent: 1"
-    )
-    max_documents: int | None = Field(None, ge=1, description="rows that are used at most; absent: all")
-    max_characters: int | None = Field(None, ge=1, description="characters that are used at most; absent: all")
-    licence: str | None = Field(None, description="licence of the texts, for the data card")
-
-    @property
-    def has_cap(self) -> bool:
-        """Whether the source may be read in part only."""
-        return self.max_documents is not None or self.max_characters is not None
-
-
-class _Fields(SourceBase):
-    """Where the text of a row stands and, if the row is labelled, its task and label."""
-
-    nested: ClassVar[bool] = False
-    text: str = Field(min_length=1, description="field or column that holds the text")
-    task: str | None = Field(None, description="task that the rows are examples of; absent: text only")
-    label: str | None = Field(None, min_length=1, description="field or column with the label of the whole text")
-    spans: str | None = Field(
-        None, min_length=1, description="field or column with [[start, end, label], ...], offsets in characters"
-    )
-    words: str | None = Field(
-        None, min_length=1, description="field or column with the words of the text in order, a given segmentation"
-    )
-    group: str | None = Field(
-        None, min_length=1, description="field or column whose equal values always land in the same split (an author)"
-    )
-
-    @model_validator(mode="after")
-    def _task_has_one_target(self) -> Self:
-        targets = [key for key in ("label", "spans") if getattr(self, key) is not None]
-        if self.task is None and targets:
-            raise ValueError(f"{targets[0]} is set but task is not; name the task that the rows are examples of")
-        if self.task is not None and len(targets) != 1:
-            raise ValueError(f"task is {self.task!r} with {len(targets)} targets; a task needs one of label and spans")
-        if self.task is not None and not NAME.fullmatch(self.task):
-            raise ValueError(f"task is {self.task!r}; allowed: {NAME_RULE}")
-        return self
-
-    @model_validator(mode="after")
-    def _paths_can_be_parsed(self) -> Self:
-        if self.nested:
-            for key in ("text", "label", "spans", "words", "group"):
-                if getattr(self, key) is not None:
-                    parse_path(getattr(self, key), key=key)
-        return self
-
-
 class _Files(SourceBase):
     """Files: one, those of a folder, or those that a glob or a URL names."""
 
@@ -152,17 +95,7 @@ class _TextFiles(_Files):
     )
 
 
-class _Unlabelled:
-    """A source whose rows are texts and nothing else."""
-
-    task: ClassVar[None] = None
-    label: ClassVar[None] = None
-    spans: ClassVar[None] = None
-    words: ClassVar[None] = None
-    group: ClassVar[None] = None
-
-
-class TextSource(_TextFiles, _Unlabelled):
+class TextSource(_TextFiles, Unlabelled):
     """Plain text; it has no labels."""
 
     kind: Literal["text"] = Field(description="plain text")
@@ -171,7 +104,7 @@ class TextSource(_TextFiles, _Unlabelled):
     )
 
 
-class JsonSource(_TextFiles, _Fields):
+class JsonSource(_TextFiles, Fields):
     """JSON documents: an array of objects, an object that is one row, or an object that holds the array."""
 
     nested: ClassVar[bool] = True
@@ -188,14 +121,14 @@ class JsonSource(_TextFiles, _Fields):
         return rows
 
 
-class JsonLinesSource(_TextFiles, _Fields):
+class JsonLinesSource(_TextFiles, Fields):
     """JSON Lines: an object a line."""
 
     nested: ClassVar[bool] = True
     kind: Literal["jsonl"] = Field(description="JSON Lines")
 
 
-class CsvSource(_TextFiles, _Fields):
+class CsvSource(_TextFiles, Fields):
     """Values by column, with a header: separated by commas (RFC 4180) or by tabs."""
 
     kind: Literal["csv", "tsv"] = Field(description="comma-separated or tab-separated values with a header")
@@ -216,14 +149,14 @@ class CsvSource(_TextFiles, _Fields):
         return self
 
 
-class ParquetSource(_Files, _Fields):
+class ParquetSource(_Files, Fields):
     """Parquet, row group by row group."""
 
     nested: ClassVar[bool] = True
     kind: Literal["parquet"] = Field(description="Parquet")
 
 
-class HuggingFaceSource(_Fields):
+class HuggingFaceSource(Fields):
     """A folder that `datasets.Dataset.save_to_disk` or `DatasetDict.save_to_disk` wrote."""
 
     nested: ClassVar[bool] = True
@@ -237,7 +170,7 @@ class HuggingFaceSource(_Fields):
 Parameters = dict[str, StrictStr | StrictInt | StrictFloat | StrictBool | None]
 
 
-class SqliteSource(_Fields):
+class SqliteSource(Fields):
     """A SQLite database, opened read-only."""
 
     kind: Literal["sqlite"] = Field(description="SQLite 3 database file")
@@ -247,7 +180,7 @@ class SqliteSource(_Fields):
     parameters: Parameters | None = Field(None, description="values bound to the query's :names, never pasted into it")
 
 
-class SqlSource(_Fields):
+class SqlSource(Fields):
     """A query on, or a table of, any database that SQLAlchemy reaches; the snapshot stage copies its rows."""
 
     kind: Literal["sql"] = Field(description="database of SQLAlchemy")

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from bert_ops.corpus.decide import ROW, Rows
+from bert_ops.corpus.decide import PAIR_ROW, ROW, Rows
 from bert_ops.corpus.near import BandFiles, Bands
 from bert_ops.corpus.prepare import SCHEMA, Prepared
 
@@ -30,6 +30,7 @@ class Spool:
         self.bands = None if bands is None else BandFiles(folder, bands)
         self._open = ExitStack()
         self._rows = self._open.enter_context((folder / "rows.bin").open("wb"))
+        self._pairs = self._open.enter_context((folder / "pairs.bin").open("wb"))
         self._keys = self._open.enter_context((folder / "keys.bin").open("wb"))
         self._lengths = self._open.enter_context((folder / "lengths.bin").open("wb"))
         sink = self._open.enter_context(pa.OSFile(str(folder / "texts.arrow"), "wb"))
@@ -44,6 +45,10 @@ class Spool:
             return
         self._texts.write_batch(prepared.batch)
         self._rows.write(prepared.rows.tobytes())
+        if len(prepared.pairs):
+            pairs = prepared.pairs.copy()
+            pairs["row"] += self.count
+            self._pairs.write(pairs.tobytes())
         self._keys.write(prepared.keys)
         self._lengths.write(prepared.key_bytes.tobytes())
         if self.bands is not None:
@@ -58,6 +63,10 @@ class Spool:
         self.key_ends = np.concatenate([[0], np.cumsum(lengths)])
         self._reader = os.open(self.folder / "keys.bin", os.O_RDONLY)
         return np.fromfile(self.folder / "rows.bin", ROW)
+
+    def pairs(self) -> Rows:
+        """Numbers of the rows that are pairs; call it after :meth:`finish`."""
+        return np.fromfile(self.folder / "pairs.bin", PAIR_ROW)
 
     def close(self) -> None:
         """Let go of the files."""

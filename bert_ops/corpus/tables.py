@@ -1,4 +1,7 @@
-"""Parquet files that grow row by row: bounded memory, bounded row groups, the same bytes for the same rows."""
+"""The tables of a corpus: their columns, and Parquet files that grow row by row.
+
+Memory and row groups are bounded, and the same rows give the same bytes.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,48 @@ from typing import Any, Self
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+_STRING = pa.string()
+DOCUMENTS = pa.schema(
+    [
+        *((name, _STRING) for name in ("doc_id", "source", "split", "text")),
+        ("characters", pa.int64()),
+        ("content_hash", _STRING),
+        ("language", _STRING),
+        ("cluster", _STRING),
+        ("repeats", pa.uint8()),
+        ("pretrain", pa.bool_()),
+    ]
+)
+SENTENCES = pa.schema(
+    [
+        *((name, _STRING) for name in ("doc_id", "source", "split")),
+        ("position", pa.int64()),
+        ("text", _STRING),
+        ("words", pa.list_(pa.uint16())),
+        ("repeats", pa.uint8()),
+    ]
+)
+EXAMPLES = pa.schema(
+    [
+        (name, _STRING)
+        for name in ("example_id", "source", "split", "text", "pair", "label", "spans", "content_hash", "cluster")
+    ]
+)
+DUPLICATES = pa.schema(
+    [
+        *((name, _STRING) for name in ("source", "location", "kind", "doc_id")),
+        ("similarity", pa.float64()),
+        ("excerpt", _STRING),
+    ]
+)
+LEAKS = pa.schema(
+    [
+        *((name, _STRING) for name in ("doc_id", "task", "example_id")),
+        ("share", pa.float64()),
+        ("dropped", pa.bool_()),
+    ]
+)
 
 #: Bytes in memory after which a row group ends.
 ROW_GROUP_BYTES = 16 << 20

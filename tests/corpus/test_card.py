@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from bert_ops.corpus.card import write_card
-from bert_ops.corpus.card_words import encodings, number, percent, removals, visible
+from bert_ops.corpus.card_words import encodings, label_tables, number, percent, removals, visible
 from bert_ops.corpus.profile import Profile
 
 PLANTED = '<script>alert("x")</script> | `a` [b](c)'
@@ -215,3 +215,12 @@ def test_lowest_confidence_of_an_encoding_is_shown() -> None:
 
 def test_hidden_characters_are_told_apart() -> None:
     assert list(visible("a b\u3000c\ufffd")) == [("a b", True), ("U+3000", False), ("c", True), ("U+FFFD", False)]
+
+
+def test_of_many_labels_the_most_frequent_have_columns() -> None:
+    counts = {"train": {f"l{number:02}": 100 - number for number in range(40)}, "test": {"l39": 5, "l00": 1}}
+    [(title, names, rows)] = label_tables({"examples": {"topics": counts}})
+    assert title == "Labels of the task `topics`"
+    assert names == [*(f"l{number:02}" for number in range(30)), "10 others"]
+    assert rows[0] == ("train", [*(100 - number for number in range(30)), sum(range(61, 71))])
+    assert rows[1] == ("test", [1, *[0] * 29, 5])

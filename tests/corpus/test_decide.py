@@ -14,6 +14,7 @@ from bert_ops.corpus.decide import (
     COPY,
     KEPT,
     NEAR,
+    PAIR_ROW,
     ROW,
     Rows,
     assign_splits,
@@ -25,6 +26,7 @@ from bert_ops.corpus.decide import (
 from bert_ops.corpus.near import NearPair
 from bert_ops.corpus.params import SplitParams
 
+NO_PAIRS = np.zeros(0, PAIR_ROW)
 SPLIT = SplitParams(train=0.8, validation=0.1, test=0.1, salt="")
 
 #: (key, task, label, group); task -1 is none, group 0 is none.
@@ -94,7 +96,7 @@ def test_splits_never_part_a_cluster_and_nothing_is_lost(plain: list[Plain], ran
             beside.append(NearPair(first, second, 0.9))
     beside = [pair for pair in beside if pair.first not in removed and pair.second not in removed]
     remove_near(decision, removed)
-    assign_splits(rows, decision, beside=beside, params=SPLIT)
+    assign_splits(rows, decision, beside=beside, pairs=NO_PAIRS, params=SPLIT)
     counts = [len(decision.indices(status)) for status in (KEPT, COPY, NEAR, CONFLICT)]
     assert sum(counts) == len(plain)
     assert counts[2] == len(removed)
@@ -125,7 +127,7 @@ def test_a_labelled_text_stays_if_its_label_would_be_lost() -> None:
 def test_a_group_decides_on_its_members_wherever_they_stand() -> None:
     rows = rows_of([(key, -1, 0, 5 if key % 2 else 0) for key in range(40)])
     decision = resolve_copies(rows)
-    assign_splits(rows, decision, beside=[], params=SPLIT)
+    assign_splits(rows, decision, beside=[], pairs=NO_PAIRS, params=SPLIT)
     assert len(set(decision.split[rows["group"] == 5].tolist())) == 1
     assert len(set(decision.split[rows["group"] == 0].tolist())) > 1
 
@@ -135,5 +137,5 @@ def test_few_rows(count: int) -> None:
     rows = rows_of([(0, -1, 0, 0)] * count)
     decision = resolve_copies(rows)
     remove_near(decision, {})
-    assign_splits(rows, decision, beside=[], params=SPLIT)
+    assign_splits(rows, decision, beside=[], pairs=NO_PAIRS, params=SPLIT)
     assert decision.status.tolist() == [KEPT] * count

@@ -11,8 +11,7 @@ from corpus_workspace import INGEST, Workspace
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bert_ops.corpus.assemble import DOCUMENTS, EXAMPLES, SENTENCES
-from bert_ops.corpus.tables import TableWriter
+from bert_ops.corpus.tables import DOCUMENTS, EXAMPLES, SENTENCES, TableWriter
 from bert_ops.io import folder_sha256
 
 #: One character too many, and none twice: other steps shorten or refuse repetition.

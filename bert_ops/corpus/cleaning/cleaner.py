@@ -93,36 +93,47 @@ class Cleaner:
         self._steps = [_Running(name, kind, step) for name, kind, step in built if step is not None]
         self._examples: dict[tuple[str, str | None], list[StepExample]] = {}
 
-    def clean(self, draft: Draft) -> None:
-        """Clean a draft in place.
+    def clean(self, draft: Draft, pair: Draft | None = None) -> None:
+        """Clean a draft in place, and the second text of a pair with it: the two are one row in the counts.
 
         Raises:
-            Unfit: a step rejects it; the reason is one of ``REASONS``.
+            Unfit: a step rejects it, or the second text; the reason is one of ``REASONS``.
 
         """
+        drafts = (draft,) if pair is None else (draft, pair)
         for running in self._steps:
-            before = draft.text
             running.rows_in += 1
-            running.characters_in += len(before)
-            try:
-                running.step(draft)
-            except Unfit as unfit:
-                assert unfit.reason in REASONS, unfit.reason
-                unfit.step = running.name
-                unfit.step = running.name
-                running.rejected += 1
-                alike = self._examples.setdefault((running.name, unfit.reason), [])
-                if len(alike) < EXAMPLES:
-                    alike.append(rejected_example(running.name, before, reason=unfit.reason, detail=unfit.detail))
-                raise
-            after = draft.text
+            for one in drafts:
+                running.characters_in += len(one.text)
+            changed, left = False, 0
+            for one in drafts:
+                changed |= self._run(running, one, second=one is pair)
+                left += len(one.text)
             running.rows_out += 1
-            running.characters_out += len(after)
-            if after is not before and after != before:
-                running.changed += 1
-                alike = self._examples.setdefault((running.name, None), [])
-                if len(alike) < EXAMPLES:
-                    alike.append(changed_example(running.name, before, after))
+            running.characters_out += left
+            running.changed += changed
+
+    def _run(self, running: _Running, draft: Draft, *, second: bool) -> bool:
+        """Run one step on one text; whether it changed it."""
+        before = draft.text
+        try:
+            running.step(draft)
+        except Unfit as unfit:
+            assert unfit.reason in REASONS, unfit.reason
+            unfit.step = running.name
+            unfit.detail = f"the second text: {unfit.detail}" if second else unfit.detail
+            running.rejected += 1
+            alike = self._examples.setdefault((running.name, unfit.reason), [])
+            if len(alike) < EXAMPLES:
+                alike.append(rejected_example(running.name, before, reason=unfit.reason, detail=unfit.detail))
+            raise
+        after = draft.text
+        if after is before or after == before:
+            return False
+        alike = self._examples.setdefault((running.name, None), [])
+        if len(alike) < EXAMPLES:
+            alike.append(changed_example(running.name, before, after))
+        return True
 
     def counts(self) -> list[StepCount]:
         """Counts of each step so far, in the order of the steps; rows in = rows out + rejected is asserted."""

@@ -9,10 +9,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bert_ops.corpus.field_paths import parse_path
+from bert_ops.corpus.fields import named_fields
 from bert_ops.corpus.records import Rejection, Row
 from bert_ops.corpus.sources.files import SourceFile, read_files
 from bert_ops.corpus.sources.reading import FileFacts, Reading, Stop
-from bert_ops.corpus.sources.rows import named_fields, row_maker, too_long
+from bert_ops.corpus.sources.rows import NAME_FIELDS, row_maker, too_long
 from bert_ops.errors import InputError
 
 #: Bytes of rows that a batch holds, as far as the mean of its row group tells; and rows.
@@ -56,7 +57,7 @@ def wanted_columns(reading: Reading, columns: list[str], *, where: str) -> list[
         Stop: a later one does.
 
     """
-    roots = {str(parse_path(path, key=role)[0]) for role, path in named_fields(reading).items()}
+    roots = {str(parse_path(path, key=role)[0]) for role, path in named_fields(reading.source).items()}
     absent = sorted(roots - set(columns))
     if absent and reading.proven:
         raise Stop("wrong_columns", f"it has no column {', '.join(absent)}; it has {', '.join(columns) or 'none'}")
@@ -64,7 +65,7 @@ def wanted_columns(reading: Reading, columns: list[str], *, where: str) -> list[
         raise InputError(
             f"{where} has no column {', '.join(absent)}",
             allowed=f"it has {', '.join(columns) or 'none'}",
-            remedy="name columns that are there in the source's text, label, spans, words and group",
+            remedy=NAME_FIELDS,
         )
     return [column for column in columns if column in roots]
 

@@ -12,10 +12,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from bert_ops.corpus.fields import ROLES, named_fields
 from bert_ops.corpus.records import Rejection, Row
 from bert_ops.corpus.source_params import SqlSource
 from bert_ops.corpus.sources.reading import FileFacts, QueryFacts, Reading
-from bert_ops.corpus.sources.rows import ROLES, too_long
+from bert_ops.corpus.sources.rows import too_long
 from bert_ops.corpus.sources.snapshots import STAGE, checked, snapshot_folder, snapshot_record
 from bert_ops.corpus.sources.values import NOT_UTF8
 from bert_ops.io import damaged
@@ -25,13 +26,14 @@ ROWS = "rows.parquet"
 
 def sql_expectation(source: SqlSource) -> dict[str, Any]:
     """What of a source must stand in its snapshot for it to be a snapshot of that source."""
+    named = {} if source.id is None else {"id": source.id}
     return {
         "kind": "sql",
         "url_from": source.url_from,
         "query": source.query,
         "table": source.table,
         "parameters": sorted(source.parameters or {}),
-        "fields": {role: getattr(source, role) for role in (*ROLES, "id") if getattr(source, role) is not None},
+        "fields": named_fields(source) | named,
     }
 
 
