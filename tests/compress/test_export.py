@@ -17,6 +17,9 @@ OPTIONS = [
     {"norm": "pre"},
     {"positions": "rotary"},
     {"activation": "relu", "norm": "pre", "positions": "rotary"},
+    {"activation": "gelu_new"},
+    {"layer_norm_eps": 0.1},
+    {"segments": 1},
 ]
 
 
