@@ -101,13 +101,15 @@ def _resampled(kind_of: Ints, *, kinds: int, resamples: int, rng: np.random.Gene
     """How often each kind is drawn in each resample, (some of them, kinds)."""
     examples = len(kind_of)
     few = kinds * _FEW_KINDS <= examples
-    shares = np.bincount(kind_of, minlength=kinds) / examples
+    counts = np.bincount(kind_of, minlength=kinds)
+    unlike = kinds == examples and counts.max() == 1
     chunk = max(1, _CHUNK_VALUES // (kinds if few else examples))
     for start in range(0, resamples, chunk):
         size = min(chunk, resamples - start)
         if few:
-            weights = rng.multinomial(examples, shares, size=size)
+            weights = rng.multinomial(examples, counts / examples, size=size)
         else:
-            drawn = kind_of[rng.integers(0, examples, size=(size, examples))] + kinds * np.arange(size)[:, None]
+            drawn = rng.integers(0, examples, size=(size, examples))
+            drawn = (drawn if unlike else kind_of[drawn]) + kinds * np.arange(size)[:, None]
             weights = np.bincount(drawn.reshape(-1), minlength=size * kinds).reshape(size, kinds)
         yield weights.astype(np.float64)
