@@ -181,7 +181,7 @@ def save(
     """Write model folder, curves, results and figures of speed."""
     with atomic_folder(arguments.out) as folder:
         huggingface.save_weights(weights, folder, config=config, architecture="pretraining")
-        wordpiece.copy(arguments.tokenizer, folder)
+        wordpiece.copy(arguments.tokenizer, folder, max_length=config.max_positions)
         write_text(folder / "README.md", model_card(results))
     write_tsv(arguments.history, outcome.history)
     write_json(arguments.results, results)
