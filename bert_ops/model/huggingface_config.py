@@ -38,6 +38,8 @@ _SIZES = {
     "feed_forward_size": "intermediate_size",
     "max_positions": "max_position_embeddings",
 }
+#: Limits of what a file is believed: far above any model, and below what no machine could hold.
+_MOST, _MOST_LAYERS = 10**7, 10**3
 #: Their name -> the only value with which the model is the BERT that we compute.
 _PLAIN: dict[str, Any] = {
     "position_embedding_type": "absolute",
@@ -144,10 +146,13 @@ def _number(value: dict[str, Any], key: str, default: Any = None, *, source: Pat
         if default is None:
             raise ArtifactError(f"{source} lacks {key}", remedy="is it the config.json of a BERT, and whole?")
         return default
+    most = _MOST_LAYERS if key == "num_hidden_layers" else _MOST if whole else 1
     kinds = (int,) if whole else (int, float)
-    if isinstance(given, bool) or not isinstance(given, kinds) or given < 0:
+    if isinstance(given, bool) or not isinstance(given, kinds) or not 0 <= given <= most:
         raise ArtifactError(
-            f"{source}: {key} is {given!r}", allowed="a whole number" if whole else "a number", remedy="correct it"
+            f"{source}: {key} is {given!r}",
+            allowed=f"a {'whole ' * whole}number from 0 to {most:,}",
+            remedy="correct it",
         )
     return given
 

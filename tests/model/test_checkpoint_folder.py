@@ -457,6 +457,10 @@ def test_a_folder_without_weights_says_what_it_holds(files: list[str], message: 
         ({"num_attention_heads": 5}, "not divisible by model.heads 5"),
         ({"pad_token_id": 60}, "pad_id is 60"),
         ({"layer_norm_eps": "1e-12"}, "layer_norm_eps is '1e-12'"),
+        ({"layer_norm_eps": float("nan")}, "layer_norm_eps is nan"),
+        ({"hidden_dropout_prob": 1.5}, "hidden_dropout_prob is 1.5"),
+        ({"intermediate_size": 10**12}, "intermediate_size is 1000000000000"),
+        ({"num_hidden_layers": 10**6}, "num_hidden_layers is 1000000"),
     ],
     ids=str,
 )
