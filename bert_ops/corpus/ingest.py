@@ -37,7 +37,7 @@ from bert_ops.corpus.params import IngestParams
 from bert_ops.corpus.prepare import Chunk, Refused, Settings, initialise, prepare, prepare_with
 from bert_ops.corpus.records import Rejection, Row
 from bert_ops.corpus.source_params import Source
-from bert_ops.corpus.sources import SourceReport, read_source
+from bert_ops.corpus.sources import REMEDIES, SourceReport, read_source
 from bert_ops.corpus.spool import Spool
 from bert_ops.corpus.tables import TableWriter
 from bert_ops.errors import InputError
@@ -258,10 +258,14 @@ def close_source(name: str, tally: Tally) -> None:
     assert counted.read == counted.fit + sum(counted.reasons.values())
     if not counted.fit:
         assert counted.first is not None
+        most = counted.reasons.most_common(1)[0][0]
+        first = f"{counted.first.location}: {counted.first.detail}"
         raise InputError(
-            f"not one of the {counted.read:,} rows of the source {name} can be used: {listing(counted.reasons)}; "
-            f"the first is {counted.first.location}: {counted.first.detail}",
-            remedy=f"check ingest.sources.{name} in params.yaml",
+            f"the source {name} cannot be used: {first} ({most})"
+            if counted.read == 1
+            else f"not one of the {counted.read:,} rows of the source {name} can be used: {listing(counted.reasons)}; "
+            f"the first is {first}",
+            remedy=REMEDIES.get(most, f"check ingest.sources.{name} and ingest.clean in params.yaml"),
         )
     note(
         f"{name}: {counted.fit:,} texts from {getattr(tally.params.sources[name], 'path', 'its snapshot')}"

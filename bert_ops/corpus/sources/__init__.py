@@ -27,7 +27,7 @@ from bert_ops.corpus.sources.sqlite import read_sqlite
 from bert_ops.corpus.sources.text import read_text
 from bert_ops.errors import InputError
 
-__all__ = ["READERS", "REASONS", "SourceReport", "read_source"]
+__all__ = ["READERS", "REASONS", "REMEDIES", "SourceReport", "read_source"]
 
 #: Kind of source to its reader.
 READERS: dict[str, Callable[[Reading], Iterator[Row | Rejection]]] = {

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import csv
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
+from bert_ops.corpus.fields import named_fields
 from bert_ops.corpus.records import Rejection, Row
 from bert_ops.corpus.source_params import CsvSource
 from bert_ops.corpus.sources.files import SourceFile, read_files
@@ -20,6 +21,9 @@ from bert_ops.corpus.sources.rows import find_columns
 
 #: Lines are read anew up to this many times their number; it bounds the time that a hostile file takes.
 _REREADS = 4
+
+#: Delimiters that are looked for in a header that lacks a column.
+DELIMITERS = (",", ";", "\t", "|")
 
 _Line = tuple[int, str | Refused]
 
@@ -39,7 +43,8 @@ def _read(reading: Reading, file: SourceFile, facts: FileFacts) -> Iterator[Row 
             if isinstance(record, Refused):
                 raise Stop(record.reason, f"its header cannot be read: {record.detail}", location=location)
             header = [name.strip() for name in record]
-            places = find_columns(reading, header, where=f"the header of {file.shown}")
+            hint = _delimiter_hint(reading.source, records.first_line)
+            places = find_columns(reading, header, where=f"the header of {file.shown}", hint=hint)
         elif isinstance(record, Refused):
             yield reading.reject(location, record.reason, record.detail, records.first_line)
         elif len(record) != len(header):
@@ -49,11 +54,37 @@ def _read(reading: Reading, file: SourceFile, facts: FileFacts) -> Iterator[Row 
             yield Row(location, *(None if place is None else record[place] for place in places))
 
 
+def _plain(error: csv.Error) -> str:
+    """What Python's csv says, where it would puzzle."""
+    if "new-line character" in str(error):
+        return "a carriage return stands within the line; if all lines end so (old Mac), convert them: tr '\\r' '\\n'"
+    return str(error)
+
+
 def _format(source: CsvSource) -> dict[str, Any]:
     """What Python's csv is told."""
     quote = ('"' if source.kind == "csv" else "") if source.quote is None else source.quote
     how: dict[str, Any] = {"quotechar": quote} if quote else {"quoting": csv.QUOTE_NONE}
     return {"delimiter": source.delimiter or ("," if source.kind == "csv" else "\t"), "strict": True, **how}
+
+
+def delimiter_of(header: str, wanted: Iterable[str], *, first: str = ",") -> str | None:
+    """Which delimiter divides a header so that all columns that are wanted are there; ``first`` is tried first."""
+    names = list(wanted)
+    for delimiter in (first, *DELIMITERS):
+        columns = {name.strip() for name in next(csv.reader([header], delimiter=delimiter), [])}
+        if columns.issuperset(names):
+            return delimiter
+    return None
+
+
+def _delimiter_hint(source: Any, header: str) -> str | None:
+    wanted = list(named_fields(source).values())
+    found = delimiter_of(header, wanted)
+    if found is None or found == _format(source)["delimiter"]:
+        return None
+    shown = '"\\t"' if found == "\t" else f'"{found}"'
+    return f"the columns are divided by {'tabs' if found == chr(9) else found}: set the source's delimiter: {shown}"
 
 
 class _BrokenRecord(Exception):
@@ -92,7 +123,7 @@ class _Records:
             except _BrokenRecord as broken:
                 yield self._give_up(broken.refused)
             except csv.Error as error:
-                yield self._give_up(Refused("bad_csv", str(error)))
+                yield self._give_up(Refused("bad_csv", _plain(error)))
             else:
                 if record is None:
                     break

@@ -14,6 +14,9 @@ from bert_ops.corpus.sources.streams import blocks, compression_of, first_bytes
 #: Share of NUL bytes in the first block above which a file is no text.
 _MAX_NULS = 0.05
 
+#: First bytes of ZIP (which .xlsx is), OLE (.xls), PDF and Parquet files.
+_ARCHIVES = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", b"%PDF-", b"PAR1")
+
 _WIDE = ("utf-16", "utf-32")
 
 
@@ -54,6 +57,8 @@ def byte_blocks(reading: Reading, file: SourceFile, facts: FileFacts) -> Iterato
     if facts.encoding in _WIDE:
         yield from _as_utf8(start, stream, facts)
         return
+    if start.startswith(_ARCHIVES):
+        raise Stop("binary_file", "it is a workbook (such as .xlsx or .xls) or an archive, not text")
     if start.count(0) > _MAX_NULS * len(start):
         raise Stop("binary_file", f"{start.count(0) / len(start):.0%} of its first bytes are zero")
     if mark is not None and mark[0] == facts.encoding:

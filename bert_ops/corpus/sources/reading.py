@@ -31,8 +31,18 @@ REASONS = {
 
 #: What a person can do about it, for the message when the policy is to fail.
 REMEDIES = {
-    "unknown_encoding": "declare the source's encoding, or convert the file to UTF-8 with `iconv`",
-    "bad_bytes": "convert the file, for example with `iconv -f GB18030 -t UTF-8`, and check the text",
+    "binary_file": "name a file of text; save the sheet of a workbook as CSV (UTF-8)",
+    "unknown_encoding": "declare the source's encoding, or convert the file to UTF-8, for example with "
+    "`iconv -f BIG5 -t UTF-8` or `iconv -f WINDOWS-1252 -t UTF-8`",
+    "bad_bytes": "set the source's encoding to auto or gb18030, or convert the file to UTF-8, for example with "
+    "`iconv -f GB18030 -t UTF-8`",
+    "bad_csv": "close or double the quotation marks, or read them as they stand with the source's `quote: ''`",
+    "wrong_columns": "put values that hold the delimiter between quotation marks, or set the source's delimiter",
+    "missing_field": "check the names of the source's fields",
+    "null_label": "fill the column, or name another one",
+    "bad_label": "name a column of labels; numbers are `value`, lists are `labels`",
+    "bad_labels": "name the sign that divides them in the source's label_separator, or write JSON lists",
+    "bad_value": "name a column of numbers; words are `label`",
     "unreadable_file": "check the file and its permissions",
     "row_too_long": "check the file, or raise ingest.reading.max_row_mebibytes",
     "deep_json": "check the file, or raise ingest.reading.max_json_depth",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from difflib import get_close_matches
 from typing import Any
 
 from bert_ops.corpus.field_paths import getter
@@ -12,7 +13,10 @@ from bert_ops.corpus.sources.reading import Reading, Stop
 from bert_ops.errors import InputError
 
 #: What to do about a field that is not there.
-NAME_FIELDS = "name what is there in the source's text, pair, label, labels, value, spans, words and group"
+NAME_FIELDS = (
+    "name columns that are there in the source's text, pair, label, labels, value, spans, words and group; of a table, "
+    "the first line holds their names"
+)
 
 
 def row_maker(reading: Reading) -> Callable[[str, Any], Row]:
@@ -42,6 +46,19 @@ def _prove(reading: Reading, row: Row, value: Any) -> None:
             remedy=NAME_FIELDS,
         )
     reading.proven = True
+
+
+def _alike(absent: list[str], columns: list[str]) -> str | None:
+    """Ask whether another column was meant, where the names of some are alike."""
+    by_name = {column.casefold(): column for column in columns}
+    meant = {
+        name: by_name[close[0]]
+        for name in absent
+        if (close := get_close_matches(name.casefold().strip(), by_name, n=1, cutoff=0.75))
+    }
+    if not meant:
+        return None
+    return "; ".join(f"did you mean {column!r} for {name!r}" for name, column in meant.items()) + "?"
 
 
 def too_long(reading: Reading, row: Row) -> Rejection | None:
@@ -77,7 +94,7 @@ def find_columns(
         raise InputError(
             f"{where} has no column {', '.join(absent)}",
             allowed=f"it has {', '.join(columns) or 'none'}",
-            remedy=hint or NAME_FIELDS,
+            remedy=hint or _alike(absent, columns) or NAME_FIELDS,
         )
     twice = sorted({name for name in names if name is not None and columns.count(name) > 1})
     if twice:
