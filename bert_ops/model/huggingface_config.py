@@ -107,7 +107,7 @@ def config_from_huggingface(value: Any, *, source: Path) -> EncoderConfig:
 def _refuse_others(value: dict[str, Any], *, source: Path) -> None:
     """Refuse what is no BERT, or one that computes something that we do not."""
     kind, activation = _model_type(value), value.get("hidden_act", "gelu")
-    if kind not in {"bert", OWN_TYPE}:
+    if kind not in ("bert", OWN_TYPE):  # a tuple: what the file says need not be hashable
         raise ArtifactError(
             f"{source}: model_type is {kind!r}, which is no BERT",
             allowed=f"bert, or {OWN_TYPE} (our own with rotary positions or norms before the blocks)",

@@ -122,7 +122,7 @@ def copy(
     target: Path,
     *,
     max_length: int | None = None,
-    truncation: Literal["head", "tail", "windows"] = "head",
+    truncation: Literal["head", "tail", "windows"] | None = None,
     made_by: str | None = "tokenizer",
 ) -> None:
     """Write the tokenizer of a folder, ours or another's, into a model folder, which carries its tokenizer along.
@@ -133,7 +133,8 @@ def copy(
         source: folder with a tokenizer.
         target: folder of the model.
         max_length: tokens that the model reads; None keeps what the source says.
-        truncation: end of longer texts that ``transformers`` keeps when it is asked to cut (the head of windows).
+        truncation: end of longer texts that ``transformers`` keeps when it is asked to cut (the head of windows); None
+            keeps what the source says.
         made_by: the stage that writes the source, for the remedy in messages; None if it comes from elsewhere.
 
     Raises:
@@ -150,11 +151,10 @@ def copy(
             **{theirs: content["normalizer"][ours] for theirs, ours in foreign.NORMALIZER.items()},
         }
     settings |= foreign.input_names(source, given, made_by=made_by)
-    side = "left" if truncation == "tail" else given.get("truncation_side", "right")
-    if side != "right":
-        settings["truncation_side"] = side
-    length = given.get("model_max_length") if max_length is None else max_length
-    _write(tokenizer, target, settings, length)
+    cut_left = given.get("truncation_side") == "left" if truncation is None else truncation == "tail"
+    if cut_left:
+        settings["truncation_side"] = "left"
+    _write(tokenizer, target, settings, given.get("model_max_length") if max_length is None else max_length)
 
 
 def load(folder: Path, *, made_by: str | None = "tokenizer") -> Tokenizer:

@@ -440,6 +440,7 @@ def test_a_folder_without_weights_says_what_it_holds(files: list[str], message: 
     [
         ({"model_type": "roberta"}, "model_type is 'roberta'"),
         ({"model_type": "distilbert"}, "model_type is 'distilbert'"),
+        ({"model_type": ["bert"]}, "model_type is ['bert']"),
         ({"model_type": None, "architectures": ["GPT2LMHeadModel"]}, "model_type is None"),
         ({"position_embedding_type": "relative_key_query"}, "position_embedding_type is 'relative_key_query'"),
         ({"hidden_act": "silu"}, "hidden_act is 'silu'"),

@@ -283,7 +283,8 @@ def test_a_model_with_one_segment_is_given_none(tmp_path: Path) -> None:
 
 
 def test_what_the_model_reads_is_written(tmp_path: Path) -> None:
-    folder = vocab_folder(tmp_path / "model", BERT + ORDINARY, do_lower_case=True, model_max_length=512)
+    settings = {"model_max_length": 512, "truncation_side": "left"}
+    folder = vocab_folder(tmp_path / "model", BERT + ORDINARY, do_lower_case=True, **settings)
     for truncation in ("head", "tail"):
         out = tmp_path / truncation
         out.mkdir()
