@@ -31,7 +31,7 @@ def measure(
 
     """
     ids_1T = text_of(params.tokens, texts)[None]
-    attend_1T = np.ones_like(ids_1T)
+    segments_1T, attend_1T = np.zeros_like(ids_1T), np.ones_like(ids_1T)
     seconds: dict[str, list[float]] = {name: [] for name in scorers}
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
@@ -39,7 +39,7 @@ def measure(
         for run in range(params.warmup + params.runs):
             for name, scorer in scorers.items():
                 start = time.perf_counter()
-                scorer(ids_1T, attend_1T)
+                scorer(ids_1T, segments_1T, attend_1T)
                 elapsed = time.perf_counter() - start
                 if run >= params.warmup:
                     seconds[name].append(elapsed)

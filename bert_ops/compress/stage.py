@@ -15,21 +15,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from bert_ops import __version__
 from bert_ops.compress.params import CompressParams
 from bert_ops.corpus.cleaning.params import CleaningParams
 from bert_ops.errors import ArtifactError, InputError, ValidationFailed
+from bert_ops.finetune.encoding import OVERLAP
+from bert_ops.finetune.params import load_task
 from bert_ops.io import atomic_folder, dump_json, read_parquet, rerun, write_json, write_text
 from bert_ops.progress import note
 from bert_ops.schema import load_section
 
 if TYPE_CHECKING:
+    from bert_ops.finetune.examples import Split
     from bert_ops.finetune.inference import LoadedTask
 
-#: Texts of the padded batch that checks the mask.
-_PADDED_TEXTS = 32
+#: Rows of the padded batch that checks the mask.
+_PADDED_ROWS = 32
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -58,26 +60,20 @@ def run(arguments: argparse.Namespace) -> None:
     from bert_ops.finetune.inference import load_task_model
 
     model = load_task_model(arguments.model)
-    check(model, params, task=arguments.task, folder=arguments.model)
-    texts, labels = read_test_split(arguments.examples, model.labels)
+    task = load_task(arguments.params, arguments.task)
+    check(model, params, task=arguments.task)
+    test = read_test_split(arguments.examples, model)
     info = describe(model, params, task=arguments.task, normalization=normalization)
-    compress(model, texts, labels, params=params, info=info, arguments=arguments)
+    compress(model, test, params=params, info=info, metric=task.metric, arguments=arguments)
 
 
-def check(model: LoadedTask, params: CompressParams, *, task: str, folder: Path) -> None:
+def check(model: LoadedTask, params: CompressParams, *, task: str) -> None:
     """Refuse what this stage cannot do.
 
     Raises:
-        InputError: the task scores tokens, or the latency text is longer than the model takes.
+        InputError: the latency text is longer than the model takes.
 
     """
-    if model.problem.kind != "sequence_classification" or model.truncation != "head":
-        raise InputError(
-            f"compress cannot score the task {task} of {folder}: its kind is {model.problem.kind}, its truncation "
-            f"{model.truncation}",
-            allowed="sequence_classification with truncation: head",
-            remedy=f"take `tasks.{task}` out of the compress stage of dvc.yaml",
-        )
     if params.latency.tokens > model.max_tokens:
         raise InputError(
             f"`compress.latency.tokens` is {params.latency.tokens}, longer than a text of {task}",
@@ -86,25 +82,24 @@ def check(model: LoadedTask, params: CompressParams, *, task: str, folder: Path)
         )
 
 
-def read_test_split(path: Path, labels: list[str]) -> tuple[list[str], NDArray[np.int64]]:
-    """Texts and class ids of the test split.
+def read_test_split(path: Path, model: LoadedTask) -> Split:
+    """The test split, encoded as the model reads it.
 
     Raises:
-        ArtifactError: the file is missing or damaged, has no test example, or a label that the model does not know.
+        ArtifactError: the file is missing or damaged, has no test example, or an answer that the model does not know.
 
     """
-    frame = read_parquet(path, columns=["split", "text", "label"], made_by="ingest")
+    from bert_ops.finetune.examples import COLUMNS
+    from bert_ops.finetune.inference import encode_examples_for
+
+    frame = read_parquet(path, columns=COLUMNS, made_by="ingest")
     frame = frame[frame["split"] == "test"]
-    unknown = sorted(set(frame["label"].astype(str)) - set(labels))
-    if unknown:
-        raise ArtifactError(
-            f"{path} has the label {', '.join(unknown)}, which the model does not know",
-            allowed=", ".join(labels),
-            remedy=rerun("finetune"),
-        )
     if frame.empty:
         raise ArtifactError(f"{path} has no test example", remedy="add examples, or raise `ingest.split.test`")
-    return frame["text"].tolist(), frame["label"].map(labels.index).to_numpy(dtype=np.int64)
+    try:
+        return encode_examples_for(model, frame)
+    except InputError as error:
+        raise ArtifactError(f"{path}: {error.what}", allowed=error.allowed, remedy=rerun("finetune")) from error
 
 
 def describe(model: LoadedTask, params: CompressParams, *, task: str, normalization: str) -> dict[str, Any]:
@@ -115,6 +110,8 @@ def describe(model: LoadedTask, params: CompressParams, *, task: str, normalizat
         "kind": model.problem.kind,
         "labels": list(model.labels),
         "max_tokens": model.max_tokens,
+        "overlap": int(model.max_tokens * OVERLAP) if model.truncation == "windows" else 0,
+        "truncation_side": "left" if model.truncation == "tail" else "right",
         "normalization": normalization,
         "quantization": params.quantization,
         "versions": {"bert_ops": __version__, "onnx_opset": params.onnx_opset}
@@ -124,19 +121,18 @@ def describe(model: LoadedTask, params: CompressParams, *, task: str, normalizat
 
 def compress(
     model: LoadedTask,
-    texts: list[str],
-    labels: NDArray[np.int64],
+    test: Split,
     *,
     params: CompressParams,
     info: Mapping[str, Any],
+    metric: str,
     arguments: argparse.Namespace,
 ) -> None:
-    """Do the work of :func:`run` on a loaded model and the texts and class ids of the test split."""
+    """Do the work of :func:`run` on a loaded model and the test split."""
     import torch
 
     from bert_ops.compress import latency, report, scoring
     from bert_ops.compress.export import export
-    from bert_ops.finetune.inference import encode_for
 
     torch.set_num_threads(params.threads)
     fp32 = export(model.model, opset=params.onnx_opset, int8=False)
@@ -146,20 +142,22 @@ def compress(
         "onnx_fp32": scoring.onnx_scorer(fp32, threads=params.threads),
         "pytorch_fp32": scoring.pytorch_scorer(model.model),
     }
-    encoded = encode_for(model, texts).ids
-    logits = {name: scoring.score_all(scorer, encoded, what=f"scoring {name}") for name, scorer in scorers.items()}
-    padded = scoring.score_padded(scorers["onnx_fp32"], encoded[:_PADDED_TEXTS])
+    rows, items = test.rows, test.items
+    logits = {name: scoring.score_all(scorer, rows, items, what=f"scoring {name}") for name, scorer in scorers.items()}
+    padded = scoring.score_padded(scorers["onnx_fp32"], rows, items, count=_PADDED_ROWS)
     difference = max(
         float(np.abs(logits["onnx_fp32"] - logits["pytorch_fp32"]).max()),
-        float(np.abs(padded - logits["pytorch_fp32"][:_PADDED_TEXTS]).max()),
+        float(np.abs(padded - logits["pytorch_fp32"][: len(padded)]).max()),
     )
+    answers = {name: model.problem.answer(found, items, rows) for name, found in logits.items()}
+    compared = scoring.compare(model.problem, answers["pytorch_fp32"], answers["shipped"], test.truth, metric=metric)
     files = {
         "model.onnx": shipped,
         "tokenizer.json": scoring.plain(model.tokenizer).to_str(pretty=False).encode(),
         "labels.json": dump_json(info).encode(),
     }
     sizes = {name: len(content) for name, content in files.items()}
-    results = asdict(scoring.compare(logits["pytorch_fp32"], logits["shipped"], labels)) | {
+    results = asdict(compared) | {
         "files": sizes,
         "files_fp32": sizes | {"model.onnx": len(fp32)},
         "bytes": sum(sizes.values()),
@@ -171,7 +169,7 @@ def compress(
             "holds": difference <= params.parity_tolerance,
         },
     }
-    timings = latency.measure(scorers, encoded, params.latency, threads=params.threads)
+    timings = latency.measure(scorers, rows.ids, params.latency, threads=params.threads)
     write_text(arguments.speed_page, report.latency_page(timings, task=arguments.task, params=params))
     speed_page = Path(os.path.relpath(arguments.speed_page, arguments.report)).as_posix()
     with atomic_folder(arguments.report) as folder:
@@ -187,7 +185,8 @@ def compress(
         for name, content in files.items():
             (folder / name).write_bytes(content)
         write_text(folder / "README.md", report.model_card(results, info))
-        write_text(folder / "predict.py", Path(__file__).with_name("consumer.py").read_text(encoding="utf-8"))
+        consumer = "consumer_spans.py" if info["kind"] == "token_classification" else "consumer.py"
+        write_text(folder / "predict.py", Path(__file__).with_name(consumer).read_text(encoding="utf-8"))
     write_json(arguments.metrics, metrics(results, timings, params))
     summarise(results, timings)
 
@@ -207,7 +206,7 @@ def metrics(
 def summarise(results: Mapping[str, Any], timings: Mapping[str, Mapping[str, float]]) -> None:
     """Say in one line what came out."""
     note(
-        f"compressed {results['bytes_fp32'] / 1e6:.2f} MB to {results['bytes'] / 1e6:.2f} MB, test accuracy "
-        f"{results['accuracy_fp32']:.2%} to {results['accuracy']:.2%}, one text in {timings['shipped']['p50']:.2f} ms "
+        f"compressed {results['bytes_fp32'] / 1e6:.2f} MB to {results['bytes'] / 1e6:.2f} MB, test {results['metric']} "
+        f"{results['score_fp32']:.4f} to {results['score']:.4f}, one text in {timings['shipped']['p50']:.2f} ms "
         f"(ONNX float32 {timings['onnx_fp32']['p50']:.2f} ms, PyTorch {timings['pytorch_fp32']['p50']:.2f} ms)"
     )

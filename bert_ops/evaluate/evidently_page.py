@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from bert_ops.evaluate.overfitting import History
 from bert_ops.evaluate.params import EvaluateParams
+from bert_ops.evaluate.wording import METRIC_NAMES
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -57,11 +58,11 @@ def render(
     frames = {
         "results": pd.DataFrame({"json": [json.dumps(results, ensure_ascii=False)]}),
         "history": _history_frame(history),
-        "mistakes": confident_mistakes(predictions, texts=texts, labels=results["labels"]),
+        "mistakes": worst_mistakes(predictions, texts=texts),
     }
     labels = results["labels"]
     snapshot = Report(_sections(results, params=params, drawn=len(drawn)), include_tests=False).run(
-        Dataset.from_pandas(_answers(drawn, labels), data_definition=_definition(labels)),
+        _dataset(drawn, labels if results["calibration"] is not None else None),
         None,
         additional_data={
             name: Dataset.from_pandas(frame, data_definition=DataDefinition()) for name, frame in frames.items()
@@ -80,51 +81,64 @@ def _sections(results: dict[str, Any], *, params: EvaluateParams, drawn: int) ->
 
     from bert_ops.evaluate.evidently_sections import SectionMetric
 
+    metric = METRIC_NAMES[results["metric"]]
     against = [
         SectionMetric(
             section="against",
             subject=name,
-            title=f"Accuracy minus that of {name}, lower end of the 95% interval",
+            title=f"{metric[0].upper()}{metric[1:]} minus that of {name}, lower end of the 95% interval",
             tests=[gt(0.0, is_critical=name == "majority")],
         )
         for name in results["baselines"]
     ]
-    return [
+    sections = [
         SectionMetric(section="verdict", title="Verdict"),
-        SectionMetric(section="scores", title="Accuracy"),
+        SectionMetric(section="scores", title=f"{metric[0].upper()}{metric[1:]}"),
         *against,
         SectionMetric(section="curves", title="Validation loss at the end"),
         SectionMetric(
             section="overfitting", title="Overfitting of the weights kept (0 no, 1 warning, 2 yes)", tests=[lte(1.0)]
         ),
-        SectionMetric(
-            section="calibration",
-            title="Calibration error (ECE)",
-            tests=[lte(params.max_calibration_error, is_critical=False)],
-        ),
         SectionMetric(section="leakage", title="Test texts that stand in another split", tests=[lte(0.0)]),
         SectionMetric(section="mistakes", title="Mistakes shown"),
+    ]
+    if results["calibration"] is None:
+        return sections
+    calibration = SectionMetric(
+        section="calibration",
+        title="Calibration error (ECE)",
+        tests=[lte(params.max_calibration_error, is_critical=False)],
+    )
+    return [
+        *sections[:-2],
+        calibration,
+        *sections[-2:],
         SectionMetric(section="preset", title="Rows drawn below", subject=str(drawn)),
         # its own include_tests=False raises AttributeError in 0.7.23; the report's is enough to keep default tests out
         ClassificationPreset(),
     ]
 
 
-def confident_mistakes(predictions: pd.DataFrame, *, texts: dict[str, str], labels: list[str]) -> pd.DataFrame:
-    """Choose the wrong answers that the model was surest of: text (an excerpt), label, predicted, confidence."""
+def worst_mistakes(predictions: pd.DataFrame, *, texts: dict[str, str]) -> pd.DataFrame:
+    """Choose the answers that are farthest off, of equal ones those that the model was surest of.
+
+    Returns:
+        Columns text (an excerpt), label, predicted and, where the kind of task has one, confidence.
+    """
     import pandas as pd
 
-    wrong = predictions[predictions["label"] != predictions["predicted"]].copy()
-    wrong["confidence"] = wrong[[f"score_{label}" for label in labels]].max(axis=1)
-    wrong = wrong.sort_values(["confidence", "example_id"], ascending=[False, True]).head(MISTAKES)
-    return pd.DataFrame(
+    wrong = predictions[predictions["mistake"] > 0]
+    wrong = wrong.sort_values(["mistake", "confidence", "example_id"], ascending=[False, False, True]).head(MISTAKES)
+    shown = pd.DataFrame(
         {
             "text": [excerpt(texts[example]) for example in wrong["example_id"]],
-            "label": wrong["label"].tolist(),
-            "predicted": wrong["predicted"].tolist(),
-            "confidence": [f"{value:.1%}" for value in wrong["confidence"]],
+            "label": [excerpt(text) for text in wrong["label"]],
+            "predicted": [excerpt(text) for text in wrong["predicted"]],
         }
     )
+    if predictions["confidence"].notna().all():
+        shown["confidence"] = [f"{value:.1%}" for value in wrong["confidence"]]
+    return shown
 
 
 def excerpt(text: str) -> str:
@@ -168,6 +182,16 @@ def _history_frame(history: History) -> pd.DataFrame:
     if history.validation_accuracy is not None:
         columns["validation_accuracy"] = history.validation_accuracy
     return pd.DataFrame(columns)
+
+
+def _dataset(predictions: pd.DataFrame, labels: list[str] | None) -> Any:
+    """Give Evidently the answers of a classifier, or of another kind of task their texts."""
+    from evidently import DataDefinition, Dataset
+
+    if labels is None:
+        table = predictions[["label", "predicted"]].rename(columns={"label": _ACTUAL, "predicted": _PREDICTED})
+        return Dataset.from_pandas(table, data_definition=DataDefinition())
+    return Dataset.from_pandas(_answers(predictions, labels), data_definition=_definition(labels))
 
 
 def _answers(predictions: pd.DataFrame, labels: list[str]) -> pd.DataFrame:

@@ -30,6 +30,9 @@ from bert_ops.evaluate import wording
 
 _COLOURS = {"model": "#3b86c9", "second": "#d9515f", "soft": "#8a94a3"}
 
+#: Labels that the table of examples has columns for.
+_LABELS_SHOWN = 12
+
 Frames = dict[str, pd.DataFrame]
 Built = tuple[float, list[BaseWidgetInfo]]
 
@@ -62,8 +65,13 @@ def _verdict(results: dict[str, Any], _: Frames, __: str) -> Built:
     overfitting = results["overfitting"]
     kept = wording.OVERFITTING[overfitting["kept_verdict"]]
     figures = [
-        CounterData(f"accuracy ({wording.span(results['accuracy_ci95'])})", wording.percent(results["accuracy"])),
-        CounterData(f"macro F1 ({wording.span(results['f1_macro_ci95'])})", wording.percent(results["f1_macro"])),
+        *(
+            CounterData(
+                f"{wording.METRIC_NAMES[name]} ({wording.span(results[f'{name}_ci95'])})",
+                wording.percent(results[name]),
+            )
+            for name in wording.shown_scores(results)
+        ),
         CounterData("baselines beaten", f"{len(verdict['beaten'])} of {len(results['baselines'])}"),
         CounterData(f"overfitting (weights kept: {kept})", wording.OVERFITTING[overfitting["verdict"]]),
     ]
@@ -75,31 +83,39 @@ def _verdict(results: dict[str, Any], _: Frames, __: str) -> Built:
 
 
 def _scores(results: dict[str, Any], _: Frames, __: str) -> Built:
-    rows = [
-        [
-            "this model",
-            wording.with_interval(results["accuracy"], results["accuracy_ci95"]),
-            wording.percent(results["f1_macro"]),
-            "",
-            "",
-            "",
-        ]
-    ]
+    names = wording.shown_scores(results)
+    rows = [["this model", *_shown(results, names), "", "", ""]]
     for name in wording.ordered(results["baselines"]):
         row = results["baselines"][name]
         rows.append(
             [
                 wording.BASELINE_NAMES.get(name, name),
-                wording.with_interval(row["accuracy"], row["accuracy_ci95"]),
-                wording.percent(row["f1_macro"]),
+                *_shown(row, names),
                 wording.points_with_interval(row["difference"], row["difference_ci95"]),
                 wording.p_value(row["p_value"]),
                 wording.OUTCOMES[row["outcome"]],
             ]
         )
-    columns = ["", "accuracy (95%)", "macro F1", "model minus baseline, points (95%)", "McNemar", "the model"]
-    return float(results["accuracy"]), [
-        table_data(title="Scores on the test split, beside the baselines", column_names=columns, data=rows)
+    test = "McNemar" if results["metric"] == "accuracy" else "paired bootstrap"
+    own, *others = (wording.METRIC_NAMES[name] for name in names)
+    columns = ["", f"{own} (95%)", *others, "model minus baseline, points (95%)", test, "the model"]
+    widgets = [table_data(title="Scores on the test split, beside the baselines", column_names=columns, data=rows)]
+    if results["per_label"]:
+        labels = [
+            [label, *(wording.percent(row[key]) for key in ("precision", "recall", "f1")), f"{row['support']:,}"]
+            for label, row in results["per_label"].items()
+        ]
+        columns = ["label", "precision", "recall", "F1", "in the test split"]
+        widgets.append(table_data(title="Each label", column_names=columns, data=labels))
+    return float(results["score"]), widgets
+
+
+def _shown(values: dict[str, Any], names: list[str]) -> list[str]:
+    """Cells of scores, the first one with its interval."""
+    first, *others = names
+    return [
+        wording.with_interval(values[first], values[f"{first}_ci95"]),
+        *(wording.percent(values[name]) for name in others),
     ]
 
 
@@ -118,7 +134,8 @@ def _curves(results: dict[str, Any], frames: Frames, __: str) -> Built:
             line={"color": _COLOURS["second"]},
         )
         widgets.append(plotly_figure(title="Accuracy while fine-tuning", figure=figure, size=WidgetSize.HALF))
-    widgets.append(_reliability(results["calibration"]))
+    if results["calibration"] is not None:
+        widgets.append(_reliability(results["calibration"]))
     return float(history["validation_loss"].iloc[-1]), widgets
 
 
@@ -210,7 +227,7 @@ def _against(results: dict[str, Any], _: Frames, subject: str) -> Built:
 
 
 def _preset(results: dict[str, Any], _: Frames, subject: str) -> Built:
-    total = sum(results["examples"].get("test", {}).values())
+    total = results["examples"].get("test", 0)
     scope = "all" if int(subject) >= total else f"a sample of {int(subject):,} of"
     labels = results["labels"]
     about = f" Precision, recall and F1 are those of the label `{max(labels)}`." if len(labels) == 2 else ""
@@ -222,10 +239,11 @@ def _calibration(results: dict[str, Any], _: Frames, __: str) -> Built:
 
 
 def _leakage(results: dict[str, Any], _: Frames, __: str) -> Built:
-    labels = results["labels"]
+    counts = results["label_counts"]
+    labels = sorted({label for split in counts.values() for label in split})[:_LABELS_SHOWN]
     rows = [
-        [split, f"{sum(counts.values()):,}", *(f"{counts.get(label, 0):,}" for label in labels)]
-        for split, counts in wording.by_split(results["examples"])
+        [split, f"{total:,}", *(f"{counts[split].get(label, 0):,}" for label in labels)]
+        for split, total in wording.by_split(results["examples"])
     ]
     leakage = results["leakage"]
     removed = (
@@ -244,12 +262,9 @@ def _leakage(results: dict[str, Any], _: Frames, __: str) -> Built:
 def _mistakes(_: dict[str, Any], frames: Frames, __: str) -> Built:
     frame = frames["mistakes"]
     if frame.empty:
-        return 0.0, [text_widget(text="There are no mistakes on the test split.", title="Most confident mistakes")]
-    rows = frame[["text", "label", "predicted", "confidence"]].to_numpy().tolist()
-    return float(len(rows)), [
-        table_data(
-            title="Most confident mistakes", column_names=["text", "label", "predicted", "confidence"], data=rows
-        )
+        return 0.0, [text_widget(text="There are no mistakes on the test split.", title="Worst mistakes")]
+    return float(len(frame)), [
+        table_data(title="Worst mistakes", column_names=list(frame), data=frame.to_numpy().tolist())
     ]
 
 

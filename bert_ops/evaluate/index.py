@@ -95,18 +95,20 @@ def _overview(root: Path, tasks: dict[str, Task]) -> str:
         ("off" if nsp is None else wording.percent(nsp), "next-sentence accuracy (chance 50%)"),
     ]
     for task in tasks.values():
-        shown.append((wording.percent(task.evaluation.get("accuracy")), f"{task.name}: test accuracy"))
+        metric = wording.METRIC_NAMES[task.evaluation.get("metric")]
+        shown.append((wording.percent(task.evaluation.get("score")), f"{task.name}: test {metric}"))
         shown.append((f"{task.compression.get('bytes') / 1e6:.2f} MB", f"{task.name}: compressed model"))
     return cards(shown)
 
 
 def _task(task: Task) -> str:
     figures = task.evaluation
+    own, *others = wording.shown_scores(figures.values)
     rows = [
         [
             "<b>fine-tuned model</b>",
-            f"<b>{wording.with_interval(figures.get('accuracy'), figures.get('accuracy_ci95'))}</b>",
-            wording.percent(figures.get("f1_macro")),
+            f"<b>{wording.with_interval(figures.get(own), figures.get(f'{own}_ci95'))}</b>",
+            *(wording.percent(figures.get(name)) for name in others),
             "",
             "",
         ]
@@ -117,30 +119,34 @@ def _task(task: Task) -> str:
         rows.append(
             [
                 escape(wording.BASELINE_NAMES.get(name, name)),
-                wording.with_interval(row["accuracy"], row["accuracy_ci95"]),
-                wording.percent(row["f1_macro"]),
+                wording.with_interval(row[own], row[f"{own}_ci95"]),
+                *(wording.percent(row[name]) for name in others),
                 wording.points_with_interval(row["difference"], row["difference_ci95"]),
                 f'<span class="{status}">{wording.OUTCOMES[row["outcome"]]}</span>',
             ]
         )
-    headers = ["", "accuracy (95%)", "macro F1", "model minus it, points (95%)", "the model"]
+    named = [wording.METRIC_NAMES[name] for name in others]
+    headers = ["", f"{wording.METRIC_NAMES[own]} (95%)", *named, "model minus it, points (95%)", "the model"]
     overfitting = figures.get("overfitting")
     link = escape(f"evaluate/{task.name}/index.html")
     sentences = "".join(f"<li>{_prose(sentence)}</li>" for sentence in figures.get("verdict.sentences"))
     return (
         f"<h2>Task {escape(task.name)}</h2>\n<p>{_split_counts(figures)}</p>"
-        f"{table(headers, rows, numeric=[1, 2, 3])}<ul>{sentences}</ul>"
+        f"{table(headers, rows, numeric=list(range(1, len(headers) - 1)))}<ul>{sentences}</ul>"
         f"<p>Overfitting of the run: <b>{wording.OVERFITTING[overfitting['verdict']]}</b>; of the weights kept: "
         f"<b>{wording.OVERFITTING[overfitting['kept_verdict']]}</b>. "
-        f"Calibration error {figures.get('calibration.error'):.3f}. "
+        f"{_calibration(figures)}"
         f'<a href="{link}">Full evaluation report</a></p>\n{_compression(task)}'
     )
 
 
+def _calibration(figures: Figures) -> str:
+    found = figures.get("calibration")
+    return "" if found is None else f"Calibration error {found['error']:.3f}. "
+
+
 def _split_counts(figures: Figures) -> str:
-    counts = ", ".join(
-        f"{split} {sum(labels.values()):,}" for split, labels in wording.by_split(figures.get("examples"))
-    )
+    counts = ", ".join(f"{split} {count:,}" for split, count in wording.by_split(figures.get("examples")))
     leaked = figures.get("leakage.test_texts_in_other_splits")
     return f"Examples: {escape(counts)}. Test texts that stand in another split: {leaked:,}."
 
@@ -149,7 +155,11 @@ def _compression(task: Task) -> str:
     small = task.compression
     rows = [
         ["size", f"{small.get('bytes_fp32') / 1e6:.2f} MB", f"{small.get('bytes') / 1e6:.2f} MB"],
-        ["test accuracy", f"{small.get('accuracy_fp32'):.2%}", f"{small.get('accuracy'):.2%}"],
+        [
+            f"test {wording.METRIC_NAMES[small.get('metric')]}",
+            f"{small.get('score_fp32'):.2%}",
+            f"{small.get('score'):.2%}",
+        ],
     ]
     gates = [
         [

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 
 from bert_ops.errors import ArtifactError, InputError
 from bert_ops.evaluate.overfitting import History
+from bert_ops.finetune.examples import COLUMNS
+from bert_ops.finetune.problems import AnyProblem
 from bert_ops.io import damaged, missing, read_json, read_parquet, rerun
 
 if TYPE_CHECKING:
@@ -27,85 +29,101 @@ _HISTORY_COLUMNS = ("step", "train_loss", "validation_loss")
 class Examples:
     """The test split and what is known of the others.
 
-    ``frame`` has example_id, text and label of the test split, ``actual`` the class ids ``[N]``; ``counts`` the
-    examples of each split by label; ``overlap`` how many test texts stand in another split as well.
+    ``frame`` has example_id, text and pair of the test split, ``truth`` its true answers ``[N]`` as the task's problem
+    reads them; ``counts`` the examples of each split and ``labels`` how often each label stands in them; ``overlap``
+    how many test texts stand in another split as well.
     """
 
     frame: pd.DataFrame
-    actual: NDArray[np.int64]
-    counts: dict[str, dict[str, int]]
+    truth: list[Any]
+    counts: dict[str, int]
+    labels: dict[str, dict[str, int]]
     overlap: int
 
+    @property
+    def texts(self) -> list[str]:
+        """Texts of the test split."""
+        texts: list[str] = self.frame["text"].tolist()
+        return texts
 
-def read_examples(path: Path, *, labels: list[str], task: str) -> Examples:
+    @property
+    def pairs(self) -> list[str] | None:
+        """Second texts, or None."""
+        return None if self.frame["pair"].isna().any() else self.frame["pair"].tolist()
+
+
+def read_examples(path: Path, *, problem: AnyProblem, task: str) -> Examples:
     """Read the labelled examples of a task.
 
     Raises:
-        ArtifactError: the file is missing or damaged, or a test label is not one of the model's ``labels``.
-        InputError: the test split is empty or holds one label only.
+        ArtifactError: the file is missing or damaged, or a test example has an answer that the model does not know.
+        InputError: the test split is empty or has one answer only.
     """
-    frame = read_parquet(path, columns=["example_id", "split", "text", "label", "content_hash"], made_by="ingest")
+    frame = read_parquet(path, columns=[*COLUMNS, "content_hash"], made_by="ingest")
     test = frame[frame["split"] == "test"].sort_values("example_id", ignore_index=True)
     if test.empty:
         raise InputError(
             f"the test split of task `{task}` is empty: {path} has {len(frame):,} examples, none of split `test`",
             remedy="add labelled examples, or raise `ingest.split.test` in params.yaml",
         )
-    found = sorted(test["label"].dropna().unique())
-    unknown = [label for label in found if label not in labels]
-    if unknown or test["label"].isna().any():
-        what = f"labels {', '.join(map(repr, unknown))}" if unknown else "examples without a label"
+    try:
+        truth = problem.read(test)
+        problem.check(truth, split="test")
+    except InputError as error:
         raise ArtifactError(
-            f"the test split of task `{task}` ({path}) holds {what}",
-            allowed=f"the labels of the model: {', '.join(labels)}",
+            f"the test split of task `{task}` ({path}): {error.what}",
+            allowed=error.allowed or f"the labels of the model: {', '.join(problem.labels)}",
             remedy=rerun(f"finetune@{task}") + " on these examples",
-        )
-    if len(found) < 2:
+        ) from error
+    if not problem.tells_apart(truth):
         raise InputError(
-            f"all {len(test):,} test examples of task `{task}` have the label `{found[0]}`: scores mean nothing",
-            allowed="at least two labels in the test split",
-            remedy="add examples of the other labels to the sources, or enlarge `ingest.split.test`",
+            f"all {len(test):,} test examples of task `{task}` have the answer "
+            f"{problem.truth_as_text(truth[:1])[0]!r}: scores mean nothing",
+            allowed="at least two answers in the test split",
+            remedy="add examples with other answers to the sources, or enlarge `ingest.split.test`",
         )
     elsewhere = set(frame.loc[frame["split"] != "test", "content_hash"])
-    counts = {
-        str(split): {str(label): int(number) for label, number in rows["label"].value_counts().sort_index().items()}
-        for split, rows in frame.groupby("split", sort=True)
-    }
-    ids = {label: index for index, label in enumerate(labels)}
+    parts = {str(split): rows for split, rows in frame.groupby("split", sort=True)}
     return Examples(
-        frame=test[["example_id", "text", "label"]],
-        actual=np.array([ids[label] for label in test["label"]], dtype=np.int64),
-        counts=counts,
+        frame=test[["example_id", "text", "pair"]],
+        truth=truth,
+        counts={split: len(rows) for split, rows in parts.items()},
+        labels={split: problem.label_counts(problem.read(rows)) for split, rows in parts.items()},
         overlap=int(test["content_hash"].isin(elsewhere).sum()),
     )
 
 
-def check_probabilities(probabilities: NDArray[Any], *, examples: Examples, labels: list[str], task: str) -> None:
-    """Refuse probabilities that are not ``[N, labels]`` numbers within [0, 1].
+def check_answers(answers: Any, *, problem: AnyProblem, examples: Examples, task: str) -> None:
+    """Refuse probabilities that are not ``[N, labels]`` numbers within [0, 1], and numbers that are none.
 
     Raises:
-        ArtifactError: the shape does not fit, or some are NaN or outside [0, 1] (a diverged or damaged model).
+        ArtifactError: the shape does not fit, or some are NaN or out of bounds (a diverged or damaged model).
     """
-    expected = (len(examples.frame), len(labels))
-    if probabilities.shape != expected:
+    if not isinstance(answers, np.ndarray):
+        return
+    probabilities = answers.ndim == 2
+    expected = (len(examples.frame), len(problem.labels)) if probabilities else (len(examples.frame),)
+    if answers.shape != expected:
         raise ArtifactError(
-            f"the model of task `{task}` gives probabilities of shape {probabilities.shape}",
+            f"the model of task `{task}` gives answers of shape {answers.shape}",
             allowed=f"{expected}: test examples by labels",
             remedy=rerun(f"finetune@{task}"),
         )
-    wrong = ~(np.isfinite(probabilities) & (probabilities >= 0.0) & (probabilities <= 1.0 + 1e-4)).all(axis=1)
-    if wrong.any():
-        first = examples.frame["example_id"].iloc[int(np.flatnonzero(wrong)[0])]
+    high = 1.0 + 1e-4 if probabilities else np.finfo(np.float64).max
+    low = 0.0 if probabilities else -high
+    fine = [bool(((row >= low) & (row <= high)).all()) for row in answers]
+    if not all(fine):
+        first = examples.frame["example_id"].iloc[fine.index(False)]
         raise ArtifactError(
-            f"the model of task `{task}` gives no valid probabilities for {int(wrong.sum()):,} of {len(wrong):,} test "
-            f"texts (the first is {first})",
-            allowed="numbers from 0 to 1, none NaN",
+            f"the model of task `{task}` gives no valid {'probabilities' if probabilities else 'number'} for "
+            f"{fine.count(False):,} of {len(fine):,} test texts (the first is {first})",
+            allowed="numbers from 0 to 1, none NaN" if probabilities else "finite numbers",
             remedy=f"training diverged: lower `finetune.optimizer.learning_rate`, then {rerun(f'finetune@{task}')}",
         )
 
 
-def read_baselines(folder: Path, *, examples: Examples, labels: list[str], task: str) -> dict[str, NDArray[np.int64]]:
-    """Read what each baseline answered on the test split: class ids ``[N]`` in the order of ``examples``.
+def read_baselines(folder: Path, *, problem: AnyProblem, examples: Examples, task: str) -> dict[str, Any]:
+    """Read what each baseline answered on the test split, in the order of ``examples``, as the problem answers.
 
     Raises:
         ArtifactError: a baseline is missing, or it answered other examples or with other labels.
@@ -113,7 +131,6 @@ def read_baselines(folder: Path, *, examples: Examples, labels: list[str], task:
     path, stage = folder / "predictions.parquet", f"baselines@{task}"
     frame = read_parquet(path, columns=["baseline", "example_id", "split", "predicted"], made_by=stage)
     frame = frame[frame["split"] == "test"]
-    ids = {label: index for index, label in enumerate(labels)}
     answers = {}
     for name in BASELINES:
         rows = frame[frame["baseline"] == name].set_index("example_id")["predicted"]
@@ -123,14 +140,14 @@ def read_baselines(folder: Path, *, examples: Examples, labels: list[str], task:
                 f"{path}: baseline `{name}` answers {len(rows):,} test examples, not these {len(wanted):,}",
                 remedy=rerun(stage),
             )
-        unknown = sorted(set(rows) - set(labels), key=str)
-        if unknown:
+        try:
+            answers[name] = problem.from_text(rows.loc[wanted].tolist())
+        except InputError as error:
             raise ArtifactError(
-                f"{path}: baseline `{name}` answers {', '.join(map(repr, unknown))}",
-                allowed=f"the labels of the model: {', '.join(labels)}",
+                f"{path}: baseline `{name}` gives {error.what}",
+                allowed=f"the labels of the model: {', '.join(problem.labels)}",
                 remedy=rerun(stage),
-            )
-        answers[name] = np.array([ids[label] for label in rows.loc[wanted]], dtype=np.int64)
+            ) from error
     return answers
 
 

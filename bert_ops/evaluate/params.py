@@ -56,12 +56,15 @@ class PromoteParams(Section):
     """Gates that a compressed model passes before it becomes the champion."""
 
     max_points_lost: float = Field(
-        ge=0.0, le=100.0, description="accuracy points that compression may cost, on the test split"
+        ge=0.0,
+        le=100.0,
+        description="points (hundredths) of the task's metric that compression may cost, on the test split",
     )
     min_points_over_majority: float = Field(
         ge=0.0,
         le=100.0,
-        description="accuracy points over the majority class that the 95% interval's lower end must reach",
+        description="points (hundredths) of the task's metric over the majority baseline that the 95% interval's lower "
+        "end must reach",
     )
     min_size_ratio: float = Field(ge=1.0, description="bytes of the float32 model over bytes of the compressed one")
     reject_overfitting: list[Verdict] = Field(description="verdicts of the overfitting detector that stop a promotion")

@@ -16,7 +16,7 @@ from typing import Any
 
 from bert_ops.errors import ArtifactError
 from bert_ops.evaluate.params import PromoteParams
-from bert_ops.evaluate.wording import OVERFITTING
+from bert_ops.evaluate.wording import METRIC_NAMES, OVERFITTING
 from bert_ops.io import atomic_folder, damaged, folder_sha256, missing, read_json, write_json
 from bert_ops.progress import note, report_to_dagster
 from bert_ops.schema import load_section
@@ -98,7 +98,7 @@ def judge(evaluation: dict[str, Any], compression: dict[str, Any], *, params: Pr
     """
     # rounded before they are compared: 100 * (0.51 - 0.50) is a hair more than the point that it says
     ratio = round(compression["bytes_fp32"] / max(compression["bytes"], 1), 4)
-    lost = round(100.0 * (compression["accuracy_fp32"] - compression["accuracy"]), 4)
+    lost = round(100.0 * (compression["score_fp32"] - compression["score"]), 4)
     low = round(100.0 * evaluation["baselines"]["majority"]["difference_ci95"][0], 4)
     verdict = evaluation["overfitting"]["kept_verdict"]
     return [
@@ -114,7 +114,7 @@ def judge(evaluation: dict[str, Any], compression: dict[str, Any], *, params: Pr
             lost <= params.max_points_lost,
             lost,
             f"at most {params.max_points_lost:g}",
-            f"compression cost {lost:.2f} accuracy points",
+            f"compression cost {lost:.2f} points of {METRIC_NAMES[compression['metric']]}",
         ),
         _gate(
             "points_over_majority",
@@ -209,10 +209,10 @@ def _figures(path: Path, *, made_by: str) -> dict[str, Any]:
 
 def _scores(evaluation: dict[str, Any], compression: dict[str, Any]) -> dict[str, Any]:
     return {
-        "accuracy": compression["accuracy"],
-        "accuracy_fp32": evaluation["accuracy"],
-        "accuracy_fp32_ci95": evaluation["accuracy_ci95"],
-        "f1_macro_fp32": evaluation["f1_macro"],
+        "metric": compression["metric"],
+        "score": compression["score"],
+        "score_fp32": evaluation["score"],
+        "score_fp32_ci95": evaluation["score_ci95"],
         "bytes": compression["bytes"],
     }
 

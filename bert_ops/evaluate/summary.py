@@ -119,15 +119,16 @@ def _scores(figures: Figures, task: str, paint: Paint) -> Iterator[str]:
     if len(title) > 40:
         yield paint("bold", title)
         title = ""
-    yield paint("bold", f"{title:<41}{'accuracy (95%)':>19}{'model minus it':>20}")
-    own = wording.with_interval(figures.get("accuracy"), figures.get("accuracy_ci95"))
+    metric = wording.METRIC_NAMES[figures.get("metric")]
+    yield paint("bold", f"{title:<41}{f'{metric} (95%)':>19}{'model minus it':>20}")
+    own = wording.with_interval(figures.get("score"), figures.get("score_ci95"))
     yield f"  {'fine-tuned model':<39}{own:>19}"
     for name in wording.ordered(figures.get("baselines")):
         row = figures.get(f"baselines.{name}")
         status = {"better": "good", "worse": "bad", "not_told_apart": "warn"}[row["outcome"]]
         low, high = row["difference_ci95"]
         gap = f"{wording.points(row['difference'])} ({wording.points(low)}…{wording.points(high)})"
-        score = wording.with_interval(row["accuracy"], row["accuracy_ci95"])
+        score = wording.with_interval(row["score"], row["score_ci95"])
         yield f"  {wording.BASELINE_NAMES.get(name, name):<39}{score:>19}{paint(status, f'{gap:>20}')}"
     status = figures.get("status")
     yield from _entry("  Verdict", figures.get("verdict"), paint=partial(paint, status))
@@ -146,7 +147,8 @@ def _compressed(root: Path, task: str, paint: Paint) -> Iterator[str]:
             "  Compressed",
             f"{figures.get('bytes') / 1e6:.2f} MB ({figures.get('bytes_fp32') / 1e6:.2f} MB in float32), a text in "
             f"{figures.get('latency_ms_p50'):.2f} ms ({figures.get('latency_ms_p50_fp32'):.2f} ms), "
-            f"accuracy {figures.get('accuracy'):.1%} ({figures.get('accuracy_fp32'):.1%})",
+            f"{wording.METRIC_NAMES[figures.get('metric')]} {figures.get('score'):.1%} "
+            f"({figures.get('score_fp32'):.1%})",
         )
     decision = _read(root, f"promote/{task}")
     if decision is None:

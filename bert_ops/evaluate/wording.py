@@ -7,6 +7,23 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
+#: Metrics in words.
+METRIC_NAMES = {
+    "accuracy": "accuracy",
+    "f1_macro": "macro F1",
+    "f1_micro": "micro F1",
+    "matthews": "Matthews correlation",
+    "subset_accuracy": "exact-match accuracy",
+    "pearson": "Pearson correlation",
+    "spearman": "Spearman correlation",
+    "r2": "R²",
+    "rmse": "root mean squared error",
+    "mae": "mean absolute error",
+    "entity_f1": "entity F1",
+    "entity_precision": "entity precision",
+    "entity_recall": "entity recall",
+}
+
 BASELINE_NAMES = {
     "majority": "the majority class",
     "tfidf_lr": "TF-IDF + logistic regression",
@@ -33,6 +50,13 @@ def by_split(counts: dict[str, T]) -> list[tuple[str, T]]:
     """Put splits into their natural order."""
     order = {"train": 0, "validation": 1, "test": 2}
     return sorted(counts.items(), key=lambda item: order.get(item[0], 3))
+
+
+def shown_scores(results: dict[str, Any]) -> list[str]:
+    """Names of the scores that a table shows: the task's own, and another one that tells more."""
+    others = ("f1_macro", "accuracy", "subset_accuracy", "entity_precision", "spearman", "r2")
+    second = [name for name in others if name in results and name != results["metric"]]
+    return [results["metric"], *second[:1]]
 
 
 def percent(value: float) -> str:
@@ -106,8 +130,9 @@ def verdict(results: dict[str, Any]) -> dict[str, Any]:
         )
     else:
         status, head = "warn", f"It beats every baseline; overfitting: {OVERFITTING[overfit['verdict']]}"
-    count = sum(results["examples"].get("test", {}).values())
-    score = f"{with_interval(results['accuracy'], results['accuracy_ci95'])} accuracy on {count:,} test examples"
+    count = results["examples"].get("test", 0)
+    name = METRIC_NAMES[results["metric"]]
+    score = f"{with_interval(results['score'], results['score_ci95'])} {name} on {count:,} test examples"
     return {
         "status": status,
         "headline": f"{head}: {score}.",

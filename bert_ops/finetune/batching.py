@@ -20,6 +20,10 @@ from bert_ops.seeding import generator
 Ints = NDArray[np.int64]
 Layout = Literal["bucketed", "packed"]
 
+#: oneDNN keeps the code it makes for a shape: with widths as they come, an epoch of the sample took 1,032 MiB and a
+#: fifth more time than with multiples of 8 (385 MiB).
+WIDTH_STEP = 8
+
 #: Batches whose rows are sorted by length together: enough to save padding, few enough to stay random.
 SORT_WINDOW = 50
 
@@ -94,10 +98,14 @@ class TaskBatch:
         return {"loss": len(self.picked)}
 
 
-def lay_out(pieces: Pieces, *, layout: Layout, pad_id: int, unit: int) -> TaskBatch:
-    """Lay rows out as a batch as wide as the longest of them."""
+def lay_out(pieces: Pieces, *, layout: Layout, pad_id: int, unit: int, limit: int) -> TaskBatch:
+    """Lay rows out as a batch about as wide as the longest of them, at most ``limit`` (positions of the encoder).
+
+    Widths are multiples of :data:`WIDTH_STEP`: on a CPU every new shape costs time and memory of its own.
+    """
     lengths = np.fromiter((len(ids) for ids in pieces.ids), np.int64, len(pieces.ids))
-    width = int(lengths.max(initial=1))
+    longest = int(lengths.max(initial=1))
+    width = max(longest, min(-(-longest // WIDTH_STEP) * WIDTH_STEP, limit))
     packed = layout == "packed" and len(lengths) > 1
     where = pack(lengths, width) if packed else Packing(np.arange(len(lengths)), np.zeros_like(lengths), len(lengths))
     flat = np.full(where.rows * width, pad_id, np.int64)
@@ -137,10 +145,10 @@ def _numbers_in_row(where: Packing) -> Ints:
     return numbers
 
 
-def divide(batch: TaskBatch, parts: int, *, layout: Layout, pad_id: int) -> list[TaskBatch]:
+def divide(batch: TaskBatch, parts: int, *, layout: Layout, pad_id: int, limit: int) -> list[TaskBatch]:
     """The batch in up to ``parts`` smaller ones, for passes that do not fit into memory."""
     cuts = [cut for cut in np.array_split(np.arange(len(batch.pieces.ids)), parts) if len(cut)]
-    return [lay_out(batch.pieces.part(cut), layout=layout, pad_id=pad_id, unit=batch.unit) for cut in cuts]
+    return [lay_out(batch.pieces.part(cut), layout=layout, pad_id=pad_id, unit=batch.unit, limit=limit) for cut in cuts]
 
 
 def forward(model: nn.Module, batch: TaskBatch) -> tuple[Tensor, Tensor]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from tokenizers import Tokenizer
 from bert_ops.errors import ArtifactError, InputError
 from bert_ops.finetune.batching import Pieces, forward, in_order_of_length, lay_out
 from bert_ops.finetune.encoding import Rows, encode
+from bert_ops.finetune.examples import Split
 from bert_ops.finetune.params import Truncation
 from bert_ops.finetune.problems import AnyProblem, restore
 from bert_ops.finetune.problems.base import Items
@@ -24,6 +25,9 @@ from bert_ops.model.huggingface import load_task_weights
 from bert_ops.tokenizer import wordpiece
 from bert_ops.training.device import arithmetic
 from bert_ops.training.params import Precision
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 #: Rows that are read at a time.
 BATCH_ROWS = 64
@@ -90,6 +94,31 @@ def encode_for(task: LoadedTask, texts: Sequence[str], pairs: Sequence[str] | No
     )
 
 
+def encode_examples_for(task: LoadedTask, frame: pd.DataFrame) -> Split:
+    """Encode examples with their true answers, as the model was trained on them.
+
+    Raises:
+        InputError: there is an answer that the model does not know, or one of another form.
+
+    """
+    truth = task.problem.read(frame)
+    task.problem.check(truth, split="test")
+    pairs = None if frame["pair"].isna().any() else frame["pair"].tolist()
+    texts = frame["text"].tolist()
+    rows = encode_for(task, texts, pairs)
+    items = task.problem.items(rows)
+    return Split(
+        example_ids=frame["example_id"].tolist(),
+        texts=texts,
+        pairs=pairs,
+        clusters=frame["cluster"].tolist(),
+        truth=truth,
+        rows=rows,
+        items=items,
+        targets=task.problem.targets(truth, rows, items),
+    )
+
+
 def predict(
     task: LoadedTask,
     texts: Sequence[str],
@@ -136,7 +165,8 @@ def item_logits(model: TaskModel, rows: Rows, items: Items, *, batch: int = BATC
     with torch.inference_mode():
         for chosen in in_order_of_length(rows.lengths, batch=batch):
             pieces = Pieces.of(rows, items, None, chosen)
-            read = lay_out(pieces, layout="bucketed", pad_id=model.config.pad_id, unit=0)
+            config = model.config
+            read = lay_out(pieces, layout="bucketed", pad_id=config.pad_id, unit=0, limit=config.max_positions)
             places = np.concatenate([np.arange(items.starts[i], items.starts[i + 1]) for i in chosen])
             out[places] = forward(model, read)[0].float().cpu().numpy()
     model.train(was_training)

@@ -70,7 +70,9 @@ class TokenClassificationTask(_Task):
     """Labelled spans of a text: entities, words, parts of speech."""
 
     kind: Literal["token_classification"] = Field(description="labelled spans of a text")
-    metric: Literal["entity_f1", "token_accuracy"] = Field(description="score by which the task is judged")
+    metric: Literal["entity_f1", "entity_precision", "entity_recall"] = Field(
+        description="score by which the task is judged"
+    )
     class_weights: ClassWeights = Field(description="of the loss of tokens: none, balanced, or a weight for each tag")
     scheme: Literal["BIO", "BIOES"] = Field(description="tags that stand for spans while training")
     misaligned: Literal["widen", "drop", "fail"] = Field(

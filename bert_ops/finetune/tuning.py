@@ -171,7 +171,7 @@ def tune(
         if on_evaluation is not None:
             on_evaluation(with_epochs(history, per_epoch))
 
-    plan = make_plan(data, task, params, what=what, trace=trace, pad_id=config.pad_id)
+    plan = make_plan(data, task, params, what=what, trace=trace, config=config)
     plan = replace(
         plan,
         store=store,
@@ -207,10 +207,11 @@ def total_steps(params: FinetuneParams, per_epoch: int) -> int:
 
 
 def make_plan(
-    data: TaskData, task: TaskParams, params: FinetuneParams, *, what: str, trace: Trace, pad_id: int
+    data: TaskData, task: TaskParams, params: FinetuneParams, *, what: str, trace: Trace, config: EncoderConfig
 ) -> Plan[TaskBatch]:
     """Build the plan of the run."""
     split, problem, layout = data.splits["train"], data.problem, params.batch.layout
+    shape: dict[str, Any] = {"layout": layout, "pad_id": config.pad_id, "limit": config.max_positions}
     per_epoch = steps_per_epoch(len(split.rows), batch=params.batch.examples)
     total = total_steps(params, per_epoch)
     evaluations = max(1, round(total / per_epoch * params.evaluations_per_epoch))
@@ -245,7 +246,7 @@ def make_plan(
                 rng=generator(params.seed, "masking", number),
                 special=data.special,
             )
-            yield lay_out(pieces, layout=layout, pad_id=pad_id, unit=number), {"step": number + 1}
+            yield lay_out(pieces, **shape, unit=number), {"step": number + 1}
 
     due = {round(total * (i + 1) / evaluations) for i in range(evaluations)}
     best = "validation_loss" if params.keep == "validation_loss" else f"validation_{task.metric}"
@@ -256,7 +257,7 @@ def make_plan(
         units=units,
         batch=BatchSize.of_one_unit(params.batch.examples),
         loss=loss,
-        split=lambda batch, parts: divide(batch, parts, layout=layout, pad_id=pad_id),
+        split=lambda batch, parts: divide(batch, parts, **shape),
         average_decay=params.average_decay,
         schedule=params.schedule.over(total),
         evaluate=evaluate,

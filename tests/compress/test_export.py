@@ -59,7 +59,7 @@ def test_float32_graph_gives_pytorchs_logits(kind, heads):
     rng = np.random.default_rng(1)
     for size, tokens in [(1, 1), (1, 2), (1, 40), (3, 7), (5, 23)]:
         ids, attend = batch(rng, size, tokens)
-        got, expected = onnx_score(ids, attend), torch_score(ids, attend)
+        got, expected = onnx_score(ids, np.zeros_like(ids), attend), torch_score(ids, np.zeros_like(ids), attend)
         assert got.shape == ((size, 3) if kind == "sequence_classification" else (size, tokens, 3))
         seen = attend.astype(bool) if kind == "token_classification" else slice(None)
         np.testing.assert_allclose(got[seen], expected[seen], atol=2e-5)
@@ -72,7 +72,10 @@ def test_every_architecture_is_exported(options, int8):
     onnx_score, torch_score = onnx_scorer(export(model, opset=17, int8=int8), threads=1), pytorch_scorer(model)
     for size, tokens in [(1, 1), (1, 40), (5, 23)]:
         ids, attend = batch(np.random.default_rng(1), size, tokens)
-        got, expected = onnx_score(ids, attend)[attend > 0], torch_score(ids, attend)[attend > 0]
+        got, expected = (
+            onnx_score(ids, np.zeros_like(ids), attend)[attend > 0],
+            torch_score(ids, np.zeros_like(ids), attend)[attend > 0],
+        )
         if int8:
             assert np.corrcoef(got.ravel(), expected.ravel())[0, 1] > 0.98
         else:
@@ -98,8 +101,8 @@ def test_segments_reach_the_graph():
 def test_every_allowed_opset_gives_the_same_answer(opset, int8):
     model = random_model(layers=1)
     ids, attend = batch(np.random.default_rng(2), 3, 11)
-    reference = onnx_scorer(export(model, opset=17, int8=int8), threads=1)(ids, attend)
-    got = onnx_scorer(export(model, opset=opset, int8=int8), threads=1)(ids, attend)
+    reference = onnx_scorer(export(model, opset=17, int8=int8), threads=1)(ids, np.zeros_like(ids), attend)
+    got = onnx_scorer(export(model, opset=opset, int8=int8), threads=1)(ids, np.zeros_like(ids), attend)
     np.testing.assert_allclose(got, reference, atol=1e-6)
 
 
@@ -108,8 +111,8 @@ def test_int8_graph_stays_close_and_shrinks(kind):
     model = random_model(kind, hidden=64)
     fp32, int8 = export(model, opset=17, int8=False), export(model, opset=17, int8=True)
     ids, attend = batch(np.random.default_rng(3), 4, 20)
-    expected = pytorch_scorer(model)(ids, attend)
-    difference = np.abs(onnx_scorer(int8, threads=1)(ids, attend) - expected)[
+    expected = pytorch_scorer(model)(ids, np.zeros_like(ids), attend)
+    difference = np.abs(onnx_scorer(int8, threads=1)(ids, np.zeros_like(ids), attend) - expected)[
         attend.astype(bool) if expected.ndim == 3 else ...
     ]
     assert 0 < difference.max() < 0.3 * expected.std()

@@ -14,10 +14,20 @@ import pandas as pd
 import pytest
 import yaml
 
+from bert_ops.finetune.problems import SingleLabel
+
 TASK = "sentiment"
 
 PARAMS: dict[str, Any] = {
-    "tasks": {TASK: {"kind": "sequence_classification", "max_tokens": 160}},
+    "tasks": {
+        TASK: {
+            "kind": "sequence_classification",
+            "metric": "accuracy",
+            "class_weights": "none",
+            "max_tokens": 160,
+            "truncation": "head",
+        }
+    },
     "evaluate": {
         "seed": 1,
         "threads": 1,
@@ -70,8 +80,8 @@ def write_examples(root: Path, labels: list[str], *, test: int = 120) -> pd.Data
             if split == "test" and number < 3:
                 text = f'</script><b onclick="x">{text}'
             digest = hashlib.sha256(text.encode()).hexdigest()
-            rows.append((digest[:16], "reviews", split, text, labels[kind], None, digest))
-    columns = ["example_id", "source", "split", "text", "label", "spans", "content_hash"]
+            rows.append((digest[:16], "reviews", split, text, None, labels[kind], None, digest, digest[:16]))
+    columns = ["example_id", "source", "split", "text", "pair", "label", "spans", "content_hash", "cluster"]
     frame = pd.DataFrame(rows, columns=columns)
     path = root / f"data/corpus/examples/{TASK}.parquet"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -162,7 +172,7 @@ def write_rest(root: Path) -> None:
     for name, warned in (("corpus", 0), ("tokens", 2)):
         checks = {"success": True, "evaluated": 30, "failed_critical": 0, "failed_warning": warned, "results": []}
         write_json(root / f"metrics/validate_{name}.json", checks)
-    small = {"bytes": 1_900_000, "bytes_fp32": 5_900_000, "accuracy": 0.828, "accuracy_fp32": 0.83}
+    small = {"bytes": 1_900_000, "bytes_fp32": 5_900_000, "metric": "accuracy", "score": 0.828, "score_fp32": 0.83}
     write_json(root / f"reports/compress/{TASK}/results.json", small)
     timed = {**small, "latency_ms_p50": 0.61, "latency_ms_p50_fp32": 1.21}
     write_json(root / f"metrics/compress/{TASK}.json", timed)
@@ -192,6 +202,7 @@ def stage_arguments(root: Path) -> argparse.Namespace:
         ingest=root / "metrics/ingest.json",
         out=root / f"reports/evaluate/{TASK}",
         metrics=root / f"metrics/evaluate/{TASK}.json",
+        confusion=root / f"plots/confusion/{TASK}.csv",
     )
 
 
@@ -215,7 +226,7 @@ def fake_model(monkeypatch: pytest.MonkeyPatch, root: Path, labels: list[str], *
     frame = pd.read_parquet(root / f"data/corpus/examples/{TASK}.parquet")
     known = dict(zip(frame["text"], frame["label"], strict=True))
 
-    def predict(model: Any, texts: list[str], *, threads: int) -> np.ndarray:
+    def predict(model: Any, texts: list[str], pairs: None, *, threads: int) -> np.ndarray:
         rng = np.random.default_rng(3)
         scores = rng.random((len(texts), len(labels)))
         for row, text in enumerate(texts):
@@ -223,5 +234,6 @@ def fake_model(monkeypatch: pytest.MonkeyPatch, root: Path, labels: list[str], *
                 scores[row, labels.index(known[text])] += 1.5
         return (scores / scores.sum(axis=1, keepdims=True)).astype(np.float32)
 
-    monkeypatch.setattr(stage, "load_task_model", lambda folder: SimpleNamespace(labels=labels, max_tokens=160))
-    monkeypatch.setattr(stage, "predict_probabilities", predict)
+    model = SimpleNamespace(labels=labels, problem=SingleLabel(labels))
+    monkeypatch.setattr(stage, "load_task_model", lambda folder: model)
+    monkeypatch.setattr(stage, "predict", predict)

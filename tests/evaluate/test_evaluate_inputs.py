@@ -11,8 +11,10 @@ from evaluate_tree import TASK, make_tree
 
 from bert_ops.errors import ArtifactError, InputError
 from bert_ops.evaluate import inputs
+from bert_ops.finetune.problems import SingleLabel
 
 LABELS = ["negative", "positive"]
+PROBLEM = SingleLabel(LABELS)
 
 
 @pytest.fixture
@@ -30,10 +32,12 @@ def change(path: Path, edit: object) -> None:
 
 
 def test_examples_are_read_and_counted(tree: Path) -> None:
-    found = inputs.read_examples(examples_path(tree), labels=LABELS, task=TASK)
-    assert len(found.frame) == len(found.actual) == 120
-    assert [LABELS[index] for index in found.actual] == found.frame["label"].tolist()
-    assert sum(found.counts["train"].values()) == 200
+    found = inputs.read_examples(examples_path(tree), problem=PROBLEM, task=TASK)
+    assert len(found.texts) == len(found.truth) == 120 and found.pairs is None
+    known = pd.read_parquet(examples_path(tree)).set_index("example_id")["label"]
+    assert found.truth == known.loc[found.frame["example_id"]].tolist()
+    assert found.counts == {"train": 200, "validation": 60, "test": 120}
+    assert sum(found.labels["train"].values()) == 200 and set(found.labels["train"]) == set(LABELS)
     assert found.overlap == 0
     assert found.frame["example_id"].is_monotonic_increasing
 
@@ -41,20 +45,20 @@ def test_examples_are_read_and_counted(tree: Path) -> None:
 def test_an_empty_test_split_is_refused(tree: Path) -> None:
     change(examples_path(tree), lambda frame: frame[frame["split"] != "test"])
     with pytest.raises(InputError, match="test split of task `sentiment` is empty") as caught:
-        inputs.read_examples(examples_path(tree), labels=LABELS, task=TASK)
+        inputs.read_examples(examples_path(tree), problem=PROBLEM, task=TASK)
     assert "ingest.split.test" in str(caught.value)
 
 
 def test_a_test_split_of_one_label_is_refused(tree: Path) -> None:
     change(examples_path(tree), lambda frame: frame[(frame["split"] != "test") | (frame["label"] == "positive")])
-    with pytest.raises(InputError, match="have the label `positive`"):
-        inputs.read_examples(examples_path(tree), labels=LABELS, task=TASK)
+    with pytest.raises(InputError, match="have the answer 'positive'"):
+        inputs.read_examples(examples_path(tree), problem=PROBLEM, task=TASK)
 
 
 def test_examples_without_label_are_refused(tree: Path) -> None:
     change(examples_path(tree), lambda frame: frame.assign(label=frame["label"].where(frame["split"] != "test")))
-    with pytest.raises(ArtifactError, match="examples without a label"):
-        inputs.read_examples(examples_path(tree), labels=LABELS, task=TASK)
+    with pytest.raises(ArtifactError, match="120 of 120 examples have no label"):
+        inputs.read_examples(examples_path(tree), problem=PROBLEM, task=TASK)
 
 
 def test_texts_that_stand_in_two_splits_are_counted(tree: Path) -> None:
@@ -63,7 +67,7 @@ def test_texts_that_stand_in_two_splits_are_counted(tree: Path) -> None:
         return pd.concat([frame, test.assign(split="train")])
 
     change(examples_path(tree), leak)
-    assert inputs.read_examples(examples_path(tree), labels=LABELS, task=TASK).overlap == 3
+    assert inputs.read_examples(examples_path(tree), problem=PROBLEM, task=TASK).overlap == 3
 
 
 @pytest.mark.parametrize("damage", ["missing", "truncated", "column"])
@@ -76,20 +80,20 @@ def test_damaged_examples_are_named(tree: Path, damage: str) -> None:
     else:
         change(path, lambda frame: frame.drop(columns="content_hash"))
     with pytest.raises(ArtifactError, match=r"sentiment\.parquet") as caught:
-        inputs.read_examples(path, labels=LABELS, task=TASK)
+        inputs.read_examples(path, problem=PROBLEM, task=TASK)
     assert "--single-item ingest" in str(caught.value)
 
 
 def test_baselines_come_in_the_order_of_the_examples(tree: Path) -> None:
-    examples = inputs.read_examples(examples_path(tree), labels=LABELS, task=TASK)
+    examples = inputs.read_examples(examples_path(tree), problem=PROBLEM, task=TASK)
     folder = tree / f"models/baselines/{TASK}"
-    before = inputs.read_baselines(folder, examples=examples, labels=LABELS, task=TASK)
+    before = inputs.read_baselines(folder, examples=examples, problem=PROBLEM, task=TASK)
     change(folder / "predictions.parquet", lambda frame: frame.sample(frac=1, random_state=0))
-    after = inputs.read_baselines(folder, examples=examples, labels=LABELS, task=TASK)
+    after = inputs.read_baselines(folder, examples=examples, problem=PROBLEM, task=TASK)
     assert list(after) == ["majority", "tfidf_lr", "no_pretraining"]
     for name in after:
         assert np.array_equal(before[name], after[name])
-    assert set(after["majority"]) == {0}
+    assert set(after["majority"].argmax(1)) == {0}
 
 
 @pytest.mark.parametrize(
@@ -99,16 +103,16 @@ def test_baselines_come_in_the_order_of_the_examples(tree: Path) -> None:
         (lambda frame: frame.iloc[:-1], "`no_pretraining` answers 119 test examples"),
         (lambda frame: pd.concat([frame, frame.tail(1)]), "answers 121 test examples"),
         (lambda frame: frame.assign(example_id="x" + frame["example_id"]), "not these 120"),
-        (lambda frame: frame.assign(predicted="neutral"), "answers 'neutral'"),
+        (lambda frame: frame.assign(predicted="neutral"), "gives answers with unknown labels: 'neutral'"),
         (lambda frame: frame.drop(columns="predicted"), "has no column predicted"),
     ],
 )
 def test_baselines_that_do_not_fit_are_refused(tree: Path, edit: object, message: str) -> None:
-    examples = inputs.read_examples(examples_path(tree), labels=LABELS, task=TASK)
+    examples = inputs.read_examples(examples_path(tree), problem=PROBLEM, task=TASK)
     folder = tree / f"models/baselines/{TASK}"
     change(folder / "predictions.parquet", edit)
     with pytest.raises(ArtifactError, match=message) as caught:
-        inputs.read_baselines(folder, examples=examples, labels=LABELS, task=TASK)
+        inputs.read_baselines(folder, examples=examples, problem=PROBLEM, task=TASK)
     assert "baselines@sentiment" in str(caught.value)
 
 

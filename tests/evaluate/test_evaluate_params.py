@@ -72,7 +72,9 @@ def test_dvc_passes_exactly_the_options_that_the_stage_requires(root: Path, name
 
 
 def test_every_task_has_its_confusion_plot(root: Path) -> None:
-    pipeline = yaml.safe_load((root / "dvc.yaml").read_text(encoding="utf-8"))
+    """A task is added in params.yaml alone, so dvc.yaml names none."""
+    text = (root / "dvc.yaml").read_text(encoding="utf-8")
+    drawn = [path for entry in yaml.safe_load(text)["stages"]["evaluate"]["do"]["plots"] for path in entry]
+    assert drawn == ["plots/confusion/${key}.csv"]
     tasks = yaml.safe_load((root / "params.yaml").read_text(encoding="utf-8"))["tasks"]
-    drawn = {path for entry in pipeline["plots"] for path in entry}
-    assert {f"reports/evaluate/{task}/confusion.csv" for task in tasks} <= drawn
+    assert not [task for task in tasks if task in text]

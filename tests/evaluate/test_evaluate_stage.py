@@ -49,7 +49,9 @@ def widgets(node: Any) -> list[dict[str, Any]]:
 def test_predictions_scores_and_files_agree(evaluated: Path) -> None:
     folder = evaluated / f"reports/evaluate/{TASK}"
     frame = pd.read_parquet(folder / "predictions.parquet")
-    assert list(frame) == ["example_id", "split", "label", "predicted", "score_negative", "score_positive"]
+    columns = ["example_id", "split", "label", "predicted", "mistake", "confidence", "score_negative", "score_positive"]
+    assert list(frame) == columns
+    assert ((frame["label"] != frame["predicted"]) == (frame["mistake"] > 0)).all()
     examples = pd.read_parquet(evaluated / f"data/corpus/examples/{TASK}.parquet")
     test = examples[examples["split"] == "test"]
     assert sorted(frame["example_id"]) == sorted(test["example_id"])
@@ -57,7 +59,7 @@ def test_predictions_scores_and_files_agree(evaluated: Path) -> None:
     found = results(evaluated)
     assert found["accuracy"] == pytest.approx(accuracy_score(frame["label"], frame["predicted"]), abs=1e-6)
     assert found["f1_macro"] == pytest.approx(f1_score(frame["label"], frame["predicted"], average="macro"), abs=1e-6)
-    confusion = pd.read_csv(folder / "confusion.csv")
+    confusion = pd.read_csv(evaluated / f"plots/confusion/{TASK}.csv")
     assert list(confusion) == ["actual", "predicted"]
     assert (confusion["actual"].to_numpy() == frame["label"].to_numpy()).all()
 
@@ -89,7 +91,7 @@ def test_report_is_self_contained_small_and_in_order(evaluated: Path) -> None:
     titles = [widget["title"] for widget in shown]
     for title in ("Scores on the test split", "Loss while fine-tuning", "Calibration", "Overfitting: yes", "Examples"):
         assert any(title in shown_title for shown_title in titles), title
-    assert titles.index("Most confident mistakes") < len(titles) - 1
+    assert titles.index("Worst mistakes") < len(titles) - 1
 
 
 def test_evidently_is_told_not_to_track(evaluated: Path) -> None:
@@ -116,7 +118,7 @@ def test_mistakes_are_short_real_and_cannot_break_the_page(evaluated: Path) -> N
     table = next(
         widget
         for widget in widgets(data_block(html)["widgets"])
-        if widget["title"] == "Most confident mistakes" and widget["type"] == "table"
+        if widget["title"] == "Worst mistakes" and widget["type"] == "table"
     )
     rows = table["params"]["data"]
     assert 0 < len(rows) <= evidently_page.MISTAKES
@@ -158,7 +160,7 @@ def test_a_second_run_gives_the_same_bytes(evaluated: Path, tmp_path: Path, monk
     shutil.rmtree(root / "reports/evaluate")
     fake_model(monkeypatch, root, ["negative", "positive"])
     stage.run(stage_arguments(root))
-    for name in ("index.html", "results.json", "predictions.parquet", "confusion.csv"):
+    for name in ("index.html", "results.json", "predictions.parquet"):
         path = f"reports/evaluate/{TASK}/{name}"
         assert (root / path).read_bytes() == (evaluated / path).read_bytes(), name
 
@@ -199,13 +201,14 @@ def test_a_real_model_is_evaluated(
     arguments.model, arguments.history = finetuned_folder, finetuned_folder.parent / "history.tsv"
     stage.run(arguments)
     found = results(root)
-    assert found["examples"]["test"] == held["label"].value_counts().sort_index().to_dict()
+    assert found["examples"]["test"] == len(held)
+    assert found["label_counts"]["test"] == held["label"].value_counts().sort_index().to_dict()
     state = json.loads((finetuned_folder / "training/training.json").read_text())
     assert found["overfitting"]["kept_step"] == state["kept_step"]
 
 
 def spoil(root: Path, monkeypatch: pytest.MonkeyPatch, values: np.ndarray) -> None:
-    monkeypatch.setattr(stage, "predict_probabilities", lambda *args, **kwargs: values)
+    monkeypatch.setattr(stage, "predict", lambda *args, **kwargs: values)
 
 
 @pytest.mark.parametrize(
@@ -227,9 +230,9 @@ def test_probabilities_that_are_none_are_refused(
 
 def test_a_model_with_other_labels_is_refused(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fake_model(monkeypatch, copied, ["bad", "good"])
-    with pytest.raises(ArtifactError, match="'negative', 'positive'") as caught:
+    with pytest.raises(ArtifactError, match=r"'negative' \(\d+\), 'positive' \(\d+\)") as caught:
         stage.run(stage_arguments(copied))
-    assert "bad, good" in str(caught.value)
+    assert "'bad', 'good'" in str(caught.value)
     assert "finetune@sentiment" in str(caught.value)
 
 

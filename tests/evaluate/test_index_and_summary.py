@@ -252,9 +252,10 @@ def test_words_never_say_more_than_the_interval(outcome: str, begins: str) -> No
 def test_verdict_is_bad_when_it_leaks_or_learned_nothing() -> None:
     def results(**changes: object) -> dict:
         value = {
-            "accuracy": 0.8,
-            "accuracy_ci95": [0.78, 0.82],
-            "examples": {"test": {"a": 50, "b": 50}},
+            "metric": "accuracy",
+            "score": 0.8,
+            "score_ci95": [0.78, 0.82],
+            "examples": {"test": 100},
             "baselines": {
                 name: {"difference": 0.1, "difference_ci95": [0.05, 0.15], "p_value": 0.0, "outcome": "better"}
                 for name in ("majority", "tfidf_lr")

@@ -29,16 +29,16 @@ def tree(tmp_path: Path) -> Path:
 
 def evaluation(*, low: float = 0.2, verdict: str = "healthy") -> dict[str, Any]:
     return {
-        "accuracy": 0.83,
-        "accuracy_ci95": [0.81, 0.85],
-        "f1_macro": 0.829,
+        "metric": "accuracy",
+        "score": 0.83,
+        "score_ci95": [0.81, 0.85],
         "baselines": {"majority": {"difference_ci95": [low, 0.4]}},
         "overfitting": {"verdict": "fail", "kept_verdict": verdict},
     }
 
 
 def compression(*, size: int = 100, accuracy: float = 0.828) -> dict[str, Any]:
-    return {"bytes": size, "bytes_fp32": 300, "accuracy": accuracy, "accuracy_fp32": 0.83}
+    return {"bytes": size, "bytes_fp32": 300, "metric": "accuracy", "score": accuracy, "score_fp32": 0.83}
 
 
 def pointer(tree: Path) -> dict[str, Any]:
@@ -59,7 +59,7 @@ def test_a_model_that_passes_becomes_champion(tree: Path, capsys: pytest.Capture
     assert found["model"].endswith(f"models/champion/{TASK}")
     assert folder_sha256(tree / f"models/champion/{TASK}") == found["sha256"]
     assert len(found["sha256"]) == 64
-    assert found["scores"]["accuracy"] == 0.828
+    assert found["scores"]["score"] == 0.828
     assert found["history"] == []
     assert decision(tree)["promoted"] is True
     assert decision(tree)["champion"] == found["sha256"] == decision(tree)["challenger"]
@@ -93,7 +93,7 @@ def test_a_new_champion_keeps_the_history(tree: Path) -> None:
     ("results", "gate", "words"),
     [
         ({"compression": compression(size=200)}, "size_ratio", "1.50 times smaller"),
-        ({"compression": compression(accuracy=0.81)}, "points_lost", "compression cost 2.00 accuracy points"),
+        ({"compression": compression(accuracy=0.81)}, "points_lost", "compression cost 2.00 points of accuracy"),
         ({"evaluation": evaluation(low=0.04)}, "points_over_majority", "at least 4.0 points over the majority"),
         ({"evaluation": evaluation(verdict="fail")}, "overfitting", "required: anything but fail"),
     ],
@@ -152,7 +152,7 @@ def test_values_on_the_limit_pass() -> None:
     params = PromoteParams(
         max_points_lost=1.0, min_points_over_majority=20.0, min_size_ratio=3.0, reject_overfitting=[]
     )
-    edge = {"bytes": 100, "bytes_fp32": 300, "accuracy": 0.5, "accuracy_fp32": 0.51}
+    edge = {"bytes": 100, "bytes_fp32": 300, "metric": "accuracy", "score": 0.5, "score_fp32": 0.51}
     assert all(gate.passed for gate in promotion.judge(evaluation(low=0.2), edge, params=params))
 
 

@@ -21,7 +21,7 @@ GOOD, BAD = "非常好", "让人失望"
 THINGS = ["这家酒店", "那本书", "这部电影"]
 TASKS: dict[str, dict[str, Any]] = {
     "one": {"kind": "sequence_classification", "metric": "accuracy", "class_weights": "none"},
-    "many": {"kind": "multi_label_classification", "metric": "subset_accuracy", "class_weights": "none"},
+    "many": {"kind": "multi_label_classification", "metric": "f1_micro", "class_weights": "none"},
     "number": {"kind": "regression", "metric": "r2"},
     "pairs": {"kind": "sequence_classification", "metric": "accuracy", "class_weights": "none"},
     "spans": {

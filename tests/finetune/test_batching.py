@@ -51,9 +51,9 @@ def test_both_layouts_read_rows_as_if_they_stood_alone(model: TaskModel, lengths
     pieces = pieces_of(lengths, tokens=model.pooler is None)
     singles = [pieces.part(np.array([n])) for n in range(len(lengths))]
     with torch.inference_mode():
-        alone = [forward(model, lay_out(piece, layout="bucketed", pad_id=0, unit=0)) for piece in singles]
+        alone = [forward(model, lay_out(piece, layout="bucketed", pad_id=0, unit=0, limit=16)) for piece in singles]
         for layout in LAYOUTS:
-            batch = lay_out(pieces, layout=layout, pad_id=0, unit=0)
+            batch = lay_out(pieces, layout=layout, pad_id=0, unit=0, limit=16)
             logits, targets = forward(model, batch)
             assert targets.tolist() == torch.cat([t for _, t in alone]).tolist()
             torch.testing.assert_close(logits, torch.cat([x for x, _ in alone]), rtol=1e-5, atol=1e-5)
@@ -63,8 +63,8 @@ def test_both_layouts_read_rows_as_if_they_stood_alone(model: TaskModel, lengths
 @given(lengths=lengths_of, parts=st.integers(1, 5))
 @settings(max_examples=40)
 def test_a_divided_batch_loses_nothing(lengths: list[int], parts: int) -> None:
-    batch = lay_out(pieces_of(lengths, tokens=True), layout="packed", pad_id=0, unit=7)
-    divided = divide(batch, parts, layout="packed", pad_id=0)
+    batch = lay_out(pieces_of(lengths, tokens=True), layout="packed", pad_id=0, unit=7, limit=16)
+    divided = divide(batch, parts, layout="packed", pad_id=0, limit=16)
     assert len(divided) == min(parts, len(lengths))
     assert np.concatenate([part.targets for part in divided]).tolist() == batch.targets.tolist()
     assert sum(part.tokens for part in divided) == batch.tokens and {part.unit for part in divided} == {7}
@@ -72,15 +72,22 @@ def test_a_divided_batch_loses_nothing(lengths: list[int], parts: int) -> None:
 
 def test_packing_saves_padding() -> None:
     pieces = pieces_of([16, 8, 8, 5, 5, 6])
-    assert lay_out(pieces, layout="packed", pad_id=0, unit=0).ids.shape == (3, 16)
-    assert lay_out(pieces, layout="bucketed", pad_id=0, unit=0).ids.shape == (6, 16)
+    assert lay_out(pieces, layout="packed", pad_id=0, unit=0, limit=16).ids.shape == (3, 16)
+    assert lay_out(pieces, layout="bucketed", pad_id=0, unit=0, limit=16).ids.shape == (6, 16)
+
+
+@given(lengths=lengths_of, limit=st.integers(16, 24))
+def test_widths_are_few_and_fit_the_model(lengths: list[int], limit: int) -> None:
+    for layout in LAYOUTS:
+        width = lay_out(pieces_of(lengths), layout=layout, pad_id=0, unit=0, limit=limit).ids.shape[1]
+        assert max(lengths) <= width <= limit and (width % 8 == 0 or width == limit)
 
 
 def test_padding_has_the_models_own_id() -> None:
-    batch = lay_out(pieces_of([2, 4]), layout="bucketed", pad_id=49, unit=0)
+    batch = lay_out(pieces_of([2, 4]), layout="bucketed", pad_id=49, unit=0, limit=16)
     assert batch.examples is not None
     assert (batch.ids[batch.examples == 0] == 49).all()
-    assert lay_out(pieces_of([4, 4]), layout="bucketed", pad_id=49, unit=0).examples is None
+    assert lay_out(pieces_of([8, 8]), layout="bucketed", pad_id=49, unit=0, limit=16).examples is None
 
 
 @given(

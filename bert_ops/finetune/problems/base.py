@@ -122,6 +122,14 @@ class Problem(ABC, Generic[Truth, Answers]):
         """
 
     @abstractmethod
+    def label_counts(self, truth: Sequence[Truth]) -> dict[str, int]:
+        """How often each label stands in true answers, by name; empty where there are none."""
+
+    def tells_apart(self, truth: Sequence[Truth]) -> bool:
+        """Whether a score over these answers means anything: there are several."""
+        return len(set(self.truth_as_text(truth))) > 1
+
+    @abstractmethod
     def targets(self, truth: Sequence[Truth], rows: Rows, items: Items) -> NDArray[Any]:
         """What the loss compares the logits with, (M, …)."""
 
@@ -189,6 +197,14 @@ class Problem(ABC, Generic[Truth, Answers]):
         """Probability of each answer, (N,); NaN where the kind gives none."""
 
     @abstractmethod
+    def mistakes(self, answers: Answers, truth: Sequence[Truth]) -> NDArray[np.float64]:
+        """How far off each answer is, (N,): 0 is right, more is worse."""
+
+    def per_label(self, answers: Answers, truth: Sequence[Truth]) -> dict[str, dict[str, float]] | None:
+        """Precision, recall, F1 and support of each label; None where there are no labels."""
+        return None
+
+    @abstractmethod
     def scores(self, answers: Answers, truth: Sequence[Truth]) -> dict[str, Score]:
         """Every score of the kind, by name."""
 
@@ -200,3 +216,16 @@ def mean_by_example(logits_MC: Logits, items: Items, *, examples: int) -> NDArra
     counts = np.bincount(items.example, minlength=examples)
     out: NDArray[np.float64] = sums / np.maximum(counts, 1)[:, None]
     return out
+
+
+def label_table(
+    labels: Sequence[str], *, right: NDArray[Any], given: NDArray[Any], actual: NDArray[Any]
+) -> dict[str, dict[str, float]]:
+    """Precision, recall, F1 and support from counts (C,) of right, given and true labels; 0 where none is below."""
+    precision, recall = right / np.maximum(given, 1), right / np.maximum(actual, 1)
+    f1 = 2 * right / np.maximum(given + actual, 1)
+    rows = zip(labels, precision, recall, f1, actual, strict=True)
+    return {
+        label: {"precision": float(p), "recall": float(r), "f1": float(f), "support": int(n)}
+        for label, p, r, f, n in rows
+    }

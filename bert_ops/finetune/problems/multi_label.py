@@ -17,7 +17,7 @@ from bert_ops.errors import InputError
 from bert_ops.finetune import scores
 from bert_ops.finetune.encoding import Rows
 from bert_ops.finetune.params import TaskParams
-from bert_ops.finetune.problems.base import Items, Logits, Problem, Weights, mean_by_example
+from bert_ops.finetune.problems.base import Items, Logits, Problem, Weights, label_table, mean_by_example
 from bert_ops.finetune.problems.checks import named_weights, present, refuse_unknown, refuse_unseen
 from bert_ops.finetune.scores import Score
 
@@ -57,6 +57,10 @@ class MultiLabel(Problem[list[str], Floats]):
     def check(self, truth: Iterable[list[str]], *, split: str) -> None:
         """Refuse labels that training never saw; see the base class."""
         refuse_unseen(Counter(label for item in truth for label in item), self.labels, split=split)
+
+    def label_counts(self, truth: Sequence[list[str]]) -> dict[str, int]:
+        """Examples that have each label."""
+        return dict(sorted(Counter(label for item in truth for label in item).items()))
 
     def targets(self, truth: Sequence[list[str]], rows: Rows, items: Items) -> NDArray[np.float32]:
         """One for every label that holds, (M, C)."""
@@ -116,6 +120,15 @@ class MultiLabel(Problem[list[str], Floats]):
     def confidence(self, answers: Floats) -> Floats:
         """Probability of the whole set of labels, if they were independent of each other."""
         return np.asarray(np.where(answers >= self.threshold, answers, 1.0 - answers).prod(1), np.float64)
+
+    def per_label(self, answers: Floats, truth: Sequence[list[str]]) -> dict[str, dict[str, float]]:
+        """Precision, recall, F1 and support of each label."""
+        given, actual = answers >= self.threshold, self._indicators(truth)
+        return label_table(self.labels, right=(given & actual).sum(0), given=given.sum(0), actual=actual.sum(0))
+
+    def mistakes(self, answers: Floats, truth: Sequence[list[str]]) -> Floats:
+        """Labels that are missing or too many."""
+        return np.asarray(((answers >= self.threshold) != self._indicators(truth)).sum(1), np.float64)
 
     def scores(self, answers: Floats, truth: Sequence[list[str]]) -> dict[str, Score]:
         """Micro and macro F1, share of texts with exactly their labels."""

@@ -68,6 +68,10 @@ class Regression(Problem[float, Floats]):
     def check(self, truth: Iterable[float], *, split: str) -> None:
         """Take any number."""
 
+    def label_counts(self, truth: Sequence[float]) -> dict[str, int]:
+        """None: numbers have no labels."""
+        return {}
+
     def targets(self, truth: Sequence[float], rows: Rows, items: Items) -> NDArray[np.float32]:
         """Standard deviations from the mean, (M,)."""
         values = (np.asarray(truth, np.float64) - self.mean) / self.deviation
@@ -112,6 +116,10 @@ class Regression(Problem[float, Floats]):
     def confidence(self, answers: Floats) -> Floats:
         """NaN: a number comes without a probability."""
         return np.full(len(answers), np.nan)
+
+    def mistakes(self, answers: Floats, truth: Sequence[float]) -> Floats:
+        """Absolute errors."""
+        return np.abs(answers - np.asarray(truth, np.float64))
 
     def scores(self, answers: Floats, truth: Sequence[float]) -> dict[str, Score]:
         """Correlations, R² and errors."""

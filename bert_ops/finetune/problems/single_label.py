@@ -15,7 +15,7 @@ from bert_ops.errors import InputError
 from bert_ops.finetune import scores
 from bert_ops.finetune.encoding import Rows
 from bert_ops.finetune.params import TaskParams
-from bert_ops.finetune.problems.base import Items, Logits, Problem, Weights, mean_by_example
+from bert_ops.finetune.problems.base import Items, Logits, Problem, Weights, label_table, mean_by_example
 from bert_ops.finetune.problems.checks import class_weights, present, refuse_unknown, refuse_unseen
 from bert_ops.finetune.scores import Score
 
@@ -53,10 +53,18 @@ class SingleLabel(Problem[str, Floats]):
         """Refuse labels that training never saw; see the base class."""
         refuse_unseen(Counter(truth), self.labels, split=split)
 
+    def label_counts(self, truth: Sequence[str]) -> dict[str, int]:
+        """Examples of each label."""
+        return dict(sorted(Counter(truth).items()))
+
     def targets(self, truth: Sequence[str], rows: Rows, items: Items) -> NDArray[np.int64]:
         """Class ids (M,)."""
+        return self.class_ids(truth)[items.example]
+
+    def class_ids(self, truth: Sequence[str]) -> NDArray[np.int64]:
+        """Class ids (N,) of labels."""
         index = {label: number for number, label in enumerate(self.labels)}
-        return np.array([index[label] for label in truth], np.int64)[items.example]
+        return np.array([index[label] for label in truth], np.int64)
 
     def losses(self, logits_MC: Tensor, targets_M: Tensor, *, smoothing: float = 0.0) -> Tensor:
         """Cross-entropy (Szegedy et al. 2016, arXiv:1512.00567, section 7, with smoothing)."""
@@ -98,11 +106,19 @@ class SingleLabel(Problem[str, Floats]):
         """Highest probabilities."""
         return np.asarray(answers.max(1), np.float64)
 
+    def per_label(self, answers: Floats, truth: Sequence[str]) -> dict[str, dict[str, float]]:
+        """Precision, recall, F1 and support of each label."""
+        given, actual = answers.argmax(1), self.class_ids(truth)
+        counts = [np.bincount(ids, minlength=len(self.labels)) for ids in (given[given == actual], given, actual)]
+        return label_table(self.labels, right=counts[0], given=counts[1], actual=counts[2])
+
+    def mistakes(self, answers: Floats, truth: Sequence[str]) -> Floats:
+        """1 for a wrong label."""
+        return np.asarray(answers.argmax(1) != self.class_ids(truth), np.float64)
+
     def scores(self, answers: Floats, truth: Sequence[str]) -> dict[str, Score]:
         """Accuracy, macro F1, Matthews."""
-        index = {label: number for number, label in enumerate(self.labels)}
-        actual = np.array([index[label] for label in truth], np.int64)
-        return scores.single_label(answers.argmax(1), actual, labels=self.labels)
+        return scores.single_label(answers.argmax(1), self.class_ids(truth), labels=self.labels)
 
 
 def softmax(logits_NC: Floats) -> Floats:

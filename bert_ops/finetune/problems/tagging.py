@@ -16,7 +16,7 @@ from bert_ops.errors import InputError
 from bert_ops.finetune import scores
 from bert_ops.finetune.encoding import Rows
 from bert_ops.finetune.params import TaskParams, TokenClassificationTask
-from bert_ops.finetune.problems.base import Items, Logits, Problem, Weights
+from bert_ops.finetune.problems.base import Items, Logits, Problem, Weights, label_table
 from bert_ops.finetune.problems.checks import class_weights, refuse_unseen
 from bert_ops.finetune.scores import Score
 from bert_ops.finetune.spans import Span, read_spans
@@ -76,6 +76,10 @@ class Tagging(Problem[Spans, list[Spans]]):
     def check(self, truth: Iterable[Spans], *, split: str) -> None:
         """Refuse labels that training never saw; see the base class."""
         refuse_unseen(Counter(span.label for spans in truth for span in spans), self.span_labels, split=split)
+
+    def label_counts(self, truth: Sequence[Spans]) -> dict[str, int]:
+        """Spans of each label."""
+        return dict(sorted(Counter(span.label for spans in truth for span in spans).items()))
 
     def items(self, rows: Rows) -> Items:
         """Tokens that stand for characters, each in the window that answers for it."""
@@ -147,6 +151,20 @@ class Tagging(Problem[Spans, list[Spans]]):
     def confidence(self, answers: list[Spans]) -> NDArray[np.float64]:
         """NaN: spans come without a probability."""
         return np.full(len(answers), np.nan)
+
+    def per_label(self, answers: list[Spans], truth: Sequence[Spans]) -> dict[str, dict[str, float]]:
+        """Precision, recall, F1 and support of each label's spans."""
+        right, given, actual = (Counter[str]() for _ in range(3))
+        for found, wanted in zip(answers, truth, strict=True):
+            right.update(span.label for span in set(found) & set(wanted))
+            given.update(span.label for span in found)
+            actual.update(span.label for span in wanted)
+        counts = [np.array([count[label] for label in self.span_labels]) for count in (right, given, actual)]
+        return label_table(self.span_labels, right=counts[0], given=counts[1], actual=counts[2])
+
+    def mistakes(self, answers: list[Spans], truth: Sequence[Spans]) -> NDArray[np.float64]:
+        """Spans that are missing or too many."""
+        return np.array([len(set(a) ^ set(t)) for a, t in zip(answers, truth, strict=True)], np.float64)
 
     def scores(self, answers: list[Spans], truth: Sequence[Spans]) -> dict[str, Score]:
         """Scores of whole entities, each label's by itself too."""
