@@ -112,7 +112,8 @@ def params() -> dict:
     value["pretrain"]["schedule"] |= {"warmup_steps": 5}
     value["finetune"] |= {"threads": 1, "epochs": 2, "probe_examples": 20}
     value["finetune"]["batch"] |= {"examples": 16}
-    value["tasks"]["sentiment"] |= {"max_tokens": 48}
+    for task in value["tasks"].values():
+        task |= {"max_tokens": 48, "finetune": None}
     return value
 
 

@@ -22,6 +22,7 @@ import pandas as pd
 
 from bert_ops.finetune.examples import Split, TaskData, encode_examples, read_examples
 from bert_ops.finetune.inference import item_logits
+from bert_ops.finetune.layer_params import EVERYTHING
 from bert_ops.finetune.params import BaselinesParams, TaskParams, TfidfParams, load_finetune, load_task
 from bert_ops.finetune.problems import AnyProblem, MultiLabel, Regression, SingleLabel
 from bert_ops.finetune.scores import evaluate_score
@@ -69,7 +70,9 @@ def run(arguments: argparse.Namespace) -> None:
         "tfidf_lr": shallow(data, params.tfidf, task=task, seed=finetune.seed),
     }
     what = f"tuning {arguments.task} without pretraining"
-    tuned = tune(data, config=config, pretrained=None, task=task, params=finetune, what=what)
+    # Frozen layers are of use to those who have something to keep: without pretraining all is trained.
+    whole = finetune.model_copy(update={"layers": EVERYTHING})
+    tuned = tune(data, config=config, pretrained=None, task=task, params=whole, what=what)
     answers = {
         name: tuned.problem.answer(
             item_logits(tuned.model, data.splits[name].rows, data.splits[name].items),

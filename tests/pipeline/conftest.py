@@ -76,7 +76,7 @@ def shrink(params: dict) -> dict:
     params["finetune"]["batch"] |= {"examples": 16}
     params["evaluate"] |= {"threads": 1, "bootstrap_resamples": 200, "report_examples": 50}
     for task in params["tasks"].values():
-        task["max_tokens"] = 64
+        task |= {"max_tokens": 64, "finetune": None}
     return params
 
 
