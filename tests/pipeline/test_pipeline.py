@@ -33,9 +33,11 @@ METRICS = {
         "bytes_fp32",
         "latency_ms_p50",
         "latency_ms_p50_fp32",
-        "accuracy",
-        "accuracy_fp32",
+        "score",
+        "score_fp32",
     ],
+    "metrics/evaluate/entities.json": ["entity_f1", "entity_f1_ci95", "baselines.tfidf_lr.entity_f1"],
+    "metrics/compress/entities.json": ["score", "score_fp32"],
 }
 
 
