@@ -115,11 +115,12 @@ def _checked(content: Any, path: Path, *, made_by: str | None) -> dict[str, Any]
     content["added_tokens"] = content.get("added_tokens") or []
     content["truncation"] = content["padding"] = None
     try:
-        ids = [
-            *model["vocab"].values(),
-            *(t["id"] for t in content["added_tokens"] if t["content"] not in model["vocab"]),
-        ]
-        whole = all(type(number) is int and number >= 0 for number in ids) and len(set(ids)) == len(ids)
+        added = {token["content"]: token["id"] for token in content["added_tokens"]}
+        ids = {**added, **model["vocab"]}
+        whole = all(type(number) is int and number >= 0 for number in ids.values()) and len(set(ids.values())) == len(
+            ids
+        )
+        whole = whole and all(ids[token] == number for token, number in added.items())
     except (AttributeError, KeyError, TypeError):
         whole = False
     if not whole:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import random
+import shutil
 from pathlib import Path
 
 import pytest
@@ -241,3 +243,55 @@ def test_a_missing_file_is_named(name: str, tmp_path: Path) -> None:
         run(source, tmp_path / "out")
     assert ("tokenizer.json does not exist" if name == "vocab.txt" else name) in caught.value.what
     assert "dvc" not in str(caught.value), "no stage makes what comes from elsewhere"
+
+
+def change_json(path: Path, rng: random.Random) -> None:
+    """Replace one value somewhere in a JSON file by another kind of thing."""
+    value = json.loads(path.read_text(encoding="utf-8"))
+    places = []
+
+    def walk(item) -> None:
+        inner = item.items() if isinstance(item, dict) else enumerate(item) if isinstance(item, list) else ()
+        for key, below in inner:
+            places.append((item, key))
+            walk(below)
+
+    walk(value)
+    holder, key = rng.choice(places)
+    holder[key] = rng.choice(
+        [None, -1, 0, 10**15, 1e400, float("nan"), 2.5, "x", "[CLS]", [], ["a"], {}, {"content": 3}, True]
+    )
+    path.write_text(json.dumps(value), encoding="utf-8")
+
+
+@pytest.mark.parametrize("form", ["safetensors", "pickled", "tokenizer.json"])
+def test_whatever_is_damaged_the_message_is_ours(form: str, tmp_path: Path) -> None:
+    """Bytes changed, files cut short, JSON with other things in it: read, or refused in words, never a traceback."""
+    whole, outcomes = checkpoint(tmp_path / "whole"), []
+    if form == "pickled":
+        torch.save(load_file(whole / "model.safetensors"), whole / "pytorch_model.bin")
+        (whole / "model.safetensors").unlink()
+    elif form == "tokenizer.json":
+        whole = run(whole, tmp_path / "house")
+        (whole / "vocab.txt").unlink()
+    rng = random.Random(7)
+    for number in range(60):
+        source = tmp_path / str(number)
+        shutil.copytree(whole, source)
+        path = rng.choice(sorted(path for path in source.iterdir() if path.suffix != ".md"))
+        content = bytearray(path.read_bytes())
+        if path.suffix == ".json" and rng.random() < 0.6:
+            change_json(path, rng)
+        elif rng.random() < 0.5:
+            path.write_bytes(content[: rng.randrange(len(content))])
+        else:
+            for _ in range(3):
+                content[rng.randrange(min(len(content), 3000))] = rng.randrange(256)
+            path.write_bytes(content)
+        try:
+            run(source, tmp_path / "out")
+            outcomes.append("read")
+        except ArtifactError as error:
+            assert str(source) in str(error)
+            outcomes.append("refused")
+    assert outcomes.count("refused") > 20

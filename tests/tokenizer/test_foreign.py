@@ -352,6 +352,11 @@ class TestRefused:
         self.change(folder, lambda content: content["model"].update(vocab=vocab))
         self.refuse(folder, "is damaged")
 
+    @pytest.mark.parametrize("number", [{}, "0", -1, float("inf"), 3])
+    def test_added_tokens_have_other_ids(self, folder: Path, number: object) -> None:
+        self.change(folder, lambda content: content["added_tokens"][0].update(id=number))
+        self.refuse(folder, "is damaged")
+
     def test_texts_are_not_framed(self, folder: Path) -> None:
         def bare(content: dict) -> None:
             content["post_processor"]["single"] = [{"Sequence": {"id": "A", "type_id": 0}}]
