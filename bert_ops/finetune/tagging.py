@@ -251,7 +251,7 @@ def spans_of_tags(
     changed = np.concatenate([[True], label[1:] != label[:-1]])[: len(tags)]
     begin = ~outside & (opens | before | changed)
     first = np.flatnonzero(begin)
-    ends = ~outside & np.concatenate([outside[1:] | begin[1:] | (text_of[1:] != text_of[:-1]), [True]])[: len(tags)]
+    ends = ~outside & np.concatenate([outside[1:] | begin[1:], [True]])[: len(tags)]
     last = np.flatnonzero(ends)
     out: list[list[Span]] = [[] for _ in range(len(starts) - 1)]
     rows = zip(

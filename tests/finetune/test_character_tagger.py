@@ -60,6 +60,22 @@ def test_it_learns_what_stands_around_a_span_and_keeps_the_best_regularisation()
     assert chosen.labels == ["LOC", "PER"] and chosen.coefficients.shape[1] == 5
 
 
+def test_the_strongest_regularisation_is_kept_where_validation_says_so() -> None:
+    train, validation = made_up(60, seed=0), made_up(30, seed=1)
+    timid = fitted(train, validation, c=(0.02,))
+    as_timid = validation[0], timid.predict(validation[0])
+    assert 0 < f1(timid, validation) < f1(fitted(train, validation, c=(50.0,)), validation)
+    assert fitted(train, as_timid, c=(50.0, 0.02)).facts["inverse_regularization"] == 0.02
+
+
+def test_characters_that_training_has_not_say_nothing() -> None:
+    columns = character_tagger._columns(made_up(30, seed=0)[0])
+    x, _ = character_tagger._features(["☃" * 9], columns)
+    assert x.toarray().sum(1)[4] == 0
+    known, _ = character_tagger._features(["的是了有我他"], columns)
+    assert known.toarray().sum(1).min() >= 5
+
+
 def test_the_same_seed_gives_the_same_answers() -> None:
     train, validation = made_up(40, seed=0), made_up(10, seed=1)
     first, second = (fitted(train, validation, seed=3) for _ in "ab")

@@ -85,6 +85,20 @@ def test_comparing_looks_at_both_answers_to_the_same_example() -> None:
     assert alone.low < second.mean()
 
 
+def test_models_whose_answers_are_of_different_variety_are_compared_example_by_example() -> None:
+    rng = np.random.default_rng(0)
+    actual = rng.integers(0, 3, 300)
+    guessed = np.where(rng.random(300) < 0.8, actual, rng.integers(0, 3, 300))
+    scores = [single_label(given, actual, labels=NAMES)["f1_macro"] for given in (actual, guessed)]
+    assert [len(score.kinds) for score in scores] == [3, 9]
+    apart = [Score(score.name, score.statistics_NK, np.arange(300), score.value) for score in scores]
+    for first, second in ((0, 1), (1, 0)):
+        got = paired(scores[first], scores[second], resamples=4000, rng=np.random.default_rng(1))
+        wanted = paired(apart[first], apart[second], resamples=4000, rng=np.random.default_rng(2))
+        assert got.difference == pytest.approx(wanted.difference)
+        assert got.interval.as_list() == pytest.approx(wanted.interval.as_list(), abs=0.005)
+
+
 def test_models_that_answer_alike_are_not_different() -> None:
     x, y = np.random.default_rng(0).normal(size=(2, 50))
     for name in METRICS["regression"]:

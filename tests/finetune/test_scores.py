@@ -185,7 +185,7 @@ def test_a_span_is_right_only_with_its_bounds_and_its_label() -> None:
 
 
 def test_tokens_that_do_not_count_leave_token_accuracy_alone() -> None:
-    tags = np.array([0, 1, 2, 0]), np.array([-100, 1, 0, -100]), np.array([0, 1, 4])
+    tags = np.array([0, 1, 2, -100]), np.array([-100, 1, 0, -100]), np.array([0, 1, 4])
     score = tagging([[], []], [[], []], labels=["A"], tags=tags)["token_accuracy"]
     assert evaluate_score(score) == 0.5
     assert score.statistics_NK.tolist() == [[0, 0], [1, 2]]
@@ -224,6 +224,14 @@ def test_what_cannot_be_measured_has_the_documented_value(size: int) -> None:
 def test_r2_of_a_constant_is_one_if_all_is_right() -> None:
     same = np.full(5, 0.1)
     assert evaluate_score(regression(same, same)["r2"]) == sk.r2_score(same, same) == 1.0
+
+
+def test_a_resample_of_one_example_many_times_has_no_correlation() -> None:
+    x, y = np.random.default_rng(0).normal(size=(2, 50)) * 0.1 + 7
+    scores = regression(x, y)
+    for name in ("pearson", "spearman", "r2"):
+        sums = 7 * scores[name].statistics_NK
+        assert (scores[name].value(sums) == 0).all(), name
 
 
 def test_every_metric_of_a_kind_is_scored_and_the_parameters_allow_no_other() -> None:

@@ -234,14 +234,22 @@ def test_policies_for_misaligned_spans(tokenizer: Tokenizer) -> None:
     align(tokenizer, text, spans[1:], policy="fail")
 
 
-def test_spans_that_the_model_does_not_read_are_cut_not_misaligned(tokenizer: Tokenizer) -> None:
-    text = "华水发在北京"
-    tokenizer.enable_truncation(6)
+@pytest.mark.parametrize(
+    ("direction", "spans", "wanted"),
+    [
+        ("right", [(0, 2, "PER"), (3, 5, "LOC"), (5, 6, "LOC")], ["B-PER", "I-PER", "O", "B-LOC"]),
+        ("left", [(0, 1, "LOC"), (1, 3, "PER"), (4, 6, "LOC")], ["B-PER", "O", "B-LOC", "I-LOC"]),
+    ],
+)
+def test_spans_that_the_model_does_not_read_are_cut_not_misaligned(
+    tokenizer: Tokenizer, direction: str, spans: list[tuple[int, int, str]], wanted: list[str]
+) -> None:
+    tokenizer.enable_truncation(6, direction=direction)
     try:
-        tags, found = align(tokenizer, text, [(0, 2, "PER"), (3, 5, "LOC"), (5, 6, "LOC")], policy="fail")
+        tags, found = align(tokenizer, "华水发在北京", spans, policy="fail")
     finally:
         tokenizer.no_truncation()
-    assert tags == ["B-PER", "I-PER", "O", "B-LOC"]
+    assert tags == wanted
     assert (found.cut, found.misaligned) == (2, 0)
     assert found.describe() == ["2 of 3 spans reach outside of what the model reads of their texts"]
 
