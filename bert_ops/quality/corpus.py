@@ -40,7 +40,7 @@ def run(arguments: argparse.Namespace) -> None:
     params = load_section(arguments.params, "validate_corpus", ValidateCorpusParams)
     files = corpus_files(arguments.corpus, arguments.ingest)
     found = survey(files)
-    tasks = {task: part.classification for task, part in found.examples.items()}
+    tasks = {task: part.kind for task, part in found.examples.items()}
     validation = run_suites(corpus_tables(files, found, params), corpus_suites(tasks, params))
     conclude(
         validation,
@@ -75,8 +75,8 @@ def corpus_tables(files: CorpusFiles, found: Survey, params: ValidateCorpusParam
 
 
 def _task_tables(task: str, files: CorpusFiles, found: Survey) -> dict[str, Frames]:
-    file, classification = files.examples[task], found.examples[task].classification
+    file, kind = files.examples[task], found.examples[task].kind
     return {
         f"task_{task}": lambda: rows.example_rows(file, found, task=task),
-        f"task_{task}_splits": lambda: [figures.task_split_table(file, classification=classification)],
+        f"task_{task}_splits": lambda: [figures.task_split_table(file, kind)],
     }

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from bert_ops.errors import ArtifactError
 from bert_ops.io import rerun
-from bert_ops.quality import survey
+from bert_ops.quality.columns import repeated
+from bert_ops.quality.examples import TaskKind, labels_of
 from bert_ops.quality.params import ValidateCorpusParams
 from bert_ops.quality.read import SPLITS, CorpusFiles, TableFile
-from bert_ops.quality.rows import parse_spans
 from bert_ops.quality.survey import Survey
 
 
@@ -38,7 +38,7 @@ def corpus_table(files: CorpusFiles, found: Survey, params: ValidateCorpusParams
             "cjk_share": [_share(cjk, visible)],
             "median_characters": [_quantile(lengths, 0.5)],
             "longest_characters": [_quantile(lengths, longest)],
-            "near_duplicates_left": [_share(int(survey.repeated(documents.clusters).sum()), len(documents))],
+            "near_duplicates_left": [_share(int(repeated(documents.clusters).sum()), len(documents))],
             "label_conflict_share": [_share(int(metrics["rejected_by_reason"].get("label_conflict", 0)), read)],
             "tasks": [len(files.examples)],
         }
@@ -146,23 +146,27 @@ def leakage_table(files: CorpusFiles, found: Survey) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["task", "test_examples", "leaked", "dropped", "leaked_share"])
 
 
-def task_split_table(file: TableFile, *, classification: bool) -> pd.DataFrame:
-    """Table ``task_TASK_splits``: examples, set of labels and share of the most frequent label in each split."""
+def task_split_table(file: TableFile, kind: TaskKind) -> pd.DataFrame:
+    """Table ``task_TASK_splits``: examples of each split, its labels or values, and the share of the most frequent."""
     examples: Counter[str] = Counter()
-    labels: dict[str, Counter[str]] = {split: Counter() for split in SPLITS}
-    for table in file.batches(["split", "label", "spans"]):
-        answers = table.column("label" if classification else "spans").to_pylist()
+    counts: dict[str, Counter[str]] = {split: Counter() for split in SPLITS}
+    for table in file.batches(["split", kind.column]):
+        answers = table.column(kind.column).to_pylist()
         for split, answer in zip(table.column("split").to_pylist(), answers, strict=True):
             examples[split] += 1
-            if split in labels and answer is not None:
-                labels[split].update([answer] if classification else [label for *_, label in parse_spans(answer) or []])
+            if split in counts and answer is not None:
+                counts[split].update([answer] if kind.target == "value" else labels_of(answer, kind.target))
+    known = set(counts["train"])
+    # Of numbers the table has no names: nearly each may be another.
+    named = kind.target != "value"
     rows = [
         {
             "split": split,
             "examples": examples[split],
-            "labels": ", ".join(sorted(labels[split])),
-            "label_count": len(labels[split]),
-            "majority_share": _share(max(labels[split].values(), default=0), labels[split].total()),
+            "labels": ", ".join(sorted(counts[split])) if named else "",
+            "unseen_labels": ", ".join(sorted(set(counts[split]) - known)) if named else "",
+            "label_count": len(counts[split]),
+            "majority_share": _share(max(counts[split].values(), default=0), counts[split].total()),
         }
         for split in SPLITS
     ]

@@ -28,8 +28,8 @@ SENTENCE_COLUMNS = {
     "words": "list of integers", "repeats": "integer",
 }  # fmt: skip
 EXAMPLE_COLUMNS = {
-    "example_id": "text", "source": "text", "split": "text", "text": "text", "label": "text", "spans": "text",
-    "content_hash": "text", "cluster": "text",
+    "example_id": "text", "source": "text", "split": "text", "text": "text", "pair": "text", "label": "text",
+    "spans": "text", "content_hash": "text", "cluster": "text",
 }  # fmt: skip
 QUARANTINE_COLUMNS = {
     "source": "text", "location": "text", "step": "text", "reason": "text", "detail": "text", "excerpt": "text",
@@ -134,6 +134,11 @@ class CorpusFiles:
         """All tables."""
         fixed = [self.documents, self.sentences, self.quarantine, self.duplicates, self.leaks]
         return fixed + list(self.examples.values())
+
+    def said_of(self, task: str) -> dict[str, Any] | None:
+        """What the counts say a task asks for; None where they do not."""
+        said = (self.metrics.get("tasks") or {}).get(task)
+        return said if isinstance(said, dict) else None
 
 
 def corpus_files(folder: Path, metrics: Path) -> CorpusFiles:

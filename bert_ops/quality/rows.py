@@ -6,7 +6,6 @@ needs built-in expectations only, and no long text reaches a report.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -14,10 +13,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from bert_ops.quality import characters, survey
+from bert_ops.quality import characters
 from bert_ops.quality.checks import EXCERPT_CHARACTERS
+from bert_ops.quality.columns import Flags, Keys, Numbers, column, keys, numbers, objects, on_several_sides, repeated
+from bert_ops.quality.examples import is_label_list, is_number, parse_spans
 from bert_ops.quality.read import SPLITS, CorpusFiles, TableFile
-from bert_ops.quality.survey import Flags, Survey, column, keys, numbers, objects
+from bert_ops.quality.survey import Survey
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -29,10 +30,10 @@ def document_rows(files: CorpusFiles, found: Survey) -> Iterator[pd.DataFrame]:
     """Table ``documents``: a row a document."""
     documents = found.documents
     whole = {
-        "id_is_unique": ~survey.repeated(documents.ids),
-        "content_is_unique": ~survey.repeated(documents.contents),
-        "on_one_side": ~survey.on_several_sides(documents.contents, documents.split),
-        "cluster_on_one_side": ~survey.on_several_sides(documents.clusters, documents.split),
+        "id_is_unique": ~repeated(documents.ids),
+        "content_is_unique": ~repeated(documents.contents),
+        "on_one_side": ~on_several_sides(documents.contents, documents.split),
+        "cluster_on_one_side": ~on_several_sides(documents.clusters, documents.split),
         "has_sentences": np.isin(documents.ids, found.begun),
     }
     first = 0
@@ -65,7 +66,7 @@ def sentence_rows(files: CorpusFiles, found: Survey) -> Iterator[pd.DataFrame]:
     """Table ``sentences``: a row a sentence; whether it fits its document and stands in order."""
     documents = found.documents
     # A document that begins twice is scattered over the table.
-    scattered = np.unique(found.begun[survey.repeated(found.begun)])
+    scattered = np.unique(found.begun[repeated(found.begun)])
     names = np.array([*SPLITS, None], dtype=object)
     before: tuple[np.uint64, int] | None = None
     for table in files.sentences.batches():
@@ -102,12 +103,14 @@ def example_rows(file: TableFile, found: Survey, *, task: str) -> Iterator[pd.Da
     clusters = np.concatenate([documents.clusters, examples.clusters])
     sides = np.concatenate([documents.split, examples.split])
     whole = {
-        "id_is_unique": ~survey.repeated(examples.ids),
-        "content_is_unique": ~survey.repeated(examples.contents),
-        "on_one_side": ~survey.on_several_sides(examples.contents, examples.split),
-        "cluster_on_one_side": ~survey.on_several_sides(clusters, sides)[len(documents) :],
-        "agrees_with_equals": ~survey.on_several_sides(examples.contents, examples.answers),
+        "id_is_unique": ~repeated(examples.ids),
+        "content_is_unique": ~repeated(examples.contents),
+        "on_one_side": ~on_several_sides(examples.contents, examples.split),
+        "cluster_on_one_side": ~on_several_sides(clusters, sides)[len(documents) :],
+        "agrees_with_equals": ~on_several_sides(examples.contents, examples.answers),
     }
+    if examples.kind.pairs:
+        whole["first_text_on_one_side"] = ~on_several_sides(examples.firsts, examples.split)
     places = documents.places(examples.ids)
     whole["is_document"] = (
         (places >= 0)
@@ -121,12 +124,18 @@ def example_rows(file: TableFile, found: Survey, *, task: str) -> Iterator[pd.Da
         texts = column(table, "text")
         counts = characters.count(texts)
         spans = table.column("spans").to_pylist()
+        pairs, labels = column(table, "pair"), table.column("label").to_pylist()
+        is_pair = pairs.is_valid().to_numpy(zero_copy_only=False)
         problems = [span_problem(item, length) for item, length in zip(spans, counts["length"].tolist(), strict=True)]
         yield pd.DataFrame(
             {
                 **_texts(table, "example_id", "source", "split", "label", "spans", "content_hash", "cluster"),
                 "visible_characters": counts["visible"],
+                "visible_characters_of_pair": np.where(is_pair, characters.count(pairs)["visible"], 1),
+                "as_many_texts": is_pair == examples.kind.pairs,
                 "excerpt": excerpts(texts),
+                "labels_are_json": np.array([is_label_list(label) for label in labels], bool),
+                "is_number": np.array([is_number(label) for label in labels], bool),
                 "spans_are_json": np.array([problem != "form" for problem in problems], bool),
                 "spans_within_text": np.array([problem != "outside" for problem in problems], bool),
                 "spans_apart": np.array([problem != "overlap" for problem in problems], bool),
@@ -174,20 +183,6 @@ def leak_rows(files: CorpusFiles, found: Survey) -> Iterator[pd.DataFrame]:
         )
 
 
-def parse_spans(spans: str) -> list[tuple[int, int, str]] | None:
-    """Parse ``[[start, end, label], ...]``; None if the text has another form."""
-    try:
-        value = json.loads(spans)
-    except (ValueError, RecursionError):
-        return None
-    if not isinstance(value, list):
-        return None
-    for item in value:
-        if not (isinstance(item, list) and [type(part) for part in item] == [int, int, str]):
-            return None
-    return [tuple(item) for item in value]
-
-
 def span_problem(spans: str | None, length: int) -> str | None:
     """Say what is wrong with the spans of a text of ``length`` characters: form, outside, overlap or nothing."""
     if spans is None:
@@ -218,20 +213,20 @@ def _at(values: Any, places: Any) -> Any:
     return values[np.maximum(places, 0)] if len(values) else np.zeros(len(places), values.dtype)
 
 
-def _ordinals(ids: survey.Keys, before: tuple[np.uint64, int] | None) -> survey.Numbers:
+def _ordinals(ids: Keys, before: tuple[np.uint64, int] | None) -> Numbers:
     """Number of each row within the run of equal ids that it stands in; ``before`` is the row ahead of the first."""
     begins = np.ones(len(ids), bool)
     begins[1:] = ids[1:] != ids[:-1]
     index = np.arange(len(ids))
     starts = np.maximum.accumulate(np.where(begins, index, 0))
-    ordinal: survey.Numbers = index - starts
+    ordinal: Numbers = index - starts
     if before is not None and len(ids) and ids[0] == before[0]:
         ends = np.flatnonzero(begins[1:])
         ordinal[: int(ends[0]) + 1 if len(ends) else len(ids)] += before[1] + 1
     return ordinal
 
 
-def _words_fit(words: pa.Array, counts: dict[str, survey.Numbers]) -> Flags:
+def _words_fit(words: pa.Array, counts: dict[str, Numbers]) -> Flags:
     """Whether the lengths of given words add up to the text, white space between them left out or not."""
     import pyarrow as pa
     import pyarrow.compute as pc

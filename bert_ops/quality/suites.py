@@ -16,18 +16,20 @@ from bert_ops.quality.checks import (
     row_count,
     within,
 )
+from bert_ops.quality.examples import TaskKind
 from bert_ops.quality.params import ValidateCorpusParams
 from bert_ops.quality.read import SPLITS
+from bert_ops.quality.task_suites import examples_suite, task_splits_suite
 
 _SECTION = "validate_corpus"
 _ALL_SPLITS = list(SPLITS)
 
 
-def corpus_suites(tasks: dict[str, bool], params: ValidateCorpusParams) -> list[Suite]:
+def corpus_suites(tasks: dict[str, TaskKind], params: ValidateCorpusParams) -> list[Suite]:
     """List the suites over a corpus.
 
     Args:
-        tasks: its tasks, and whether each labels whole texts (the others label spans).
+        tasks: its tasks, and what each asks for.
         params: thresholds and severities.
 
     """
@@ -42,9 +44,9 @@ def corpus_suites(tasks: dict[str, bool], params: ValidateCorpusParams) -> list[
         leaks_suite(),
         leakage_suite(params),
     ]
-    for task, classification in tasks.items():
-        suites.append(examples_suite(task, classification=classification))
-        suites.append(task_splits_suite(task, params, classification=classification))
+    for task, kind in tasks.items():
+        suites.append(examples_suite(task, kind))
+        suites.append(task_splits_suite(task, kind, params))
     return suites
 
 
@@ -180,58 +182,6 @@ def leakage_suite(params: ValidateCorpusParams) -> Suite:
     check = _within("leaked_share", "Few test examples stand in pretraining text", params, "leaked_share")
     identity = ("task", "test_examples", "leaked", "dropped")
     return Suite("leakage", "Leakage from tasks into pretraining text", identity, (check,), "examples")
-
-
-def examples_suite(task: str, *, classification: bool) -> Suite:
-    """List the checks on each labelled example of a task."""
-    if classification:
-        answers: tuple[Check, ...] = (not_null("label", "Each example has a label"),)
-    else:
-        answers = (
-            not_null("spans", "Each example has spans"),
-            holds("spans_are_json", "Spans are a JSON list of [start, end, label]"),
-            holds("spans_within_text", "Spans are not empty and lie within the text"),
-            holds("spans_apart", "Spans do not overlap"),
-        )
-    checks = (
-        row_count("There are examples", low=1),
-        columns(["example_id", "source", "split", "label", "spans", "content_hash", "cluster"]),
-        not_null("example_id", "Each example has an id"),
-        holds("id_is_unique", "No id occurs twice"),
-        holds("content_is_unique", "No content occurs twice"),
-        holds("is_document", "Each example is a document, with the same split and hash"),
-        in_set("split", "The split is known", _ALL_SPLITS),
-        holds("on_one_side", "No content stands in two splits (leakage)"),
-        holds("cluster_on_one_side", "No near-duplicate stands in another split (leakage)"),
-        holds("agrees_with_equals", "Equal contents have equal labels"),
-        between("visible_characters", "No text is empty", low=1),
-        *answers,
-    )
-    return Suite(f"task_{task}", f"Examples of the task {task}", ("example_id", "excerpt"), checks, "examples")
-
-
-def task_splits_suite(task: str, params: ValidateCorpusParams, *, classification: bool) -> Suite:
-    """List the checks on each split of a task."""
-    checks = (
-        row_count("The three splits are counted", low=len(SPLITS)),
-        _within("examples", "Each split has enough examples", params, "examples_per_split"),
-        between("label_count", "There are labels to tell apart", low=2 if classification else 1),
-        equal(
-            "labels",
-            "labels_of_train",
-            "Each split has the labels of train",
-            # A rare kind of entity may well be absent from a small split; a class of texts may not.
-            severity="critical" if classification else "warning",
-        ),
-        not_null("majority_share", "Each split has labels"),
-        _within(
-            "majority_share",
-            "No label outnumbers the others by far (share of the most frequent)",
-            params,
-            "majority_share",
-        ),
-    )
-    return Suite(f"task_{task}_splits", f"Splits of the task {task}", ("split", "examples"), checks, "examples")
 
 
 def _figure(name: str, what: str, params: ValidateCorpusParams) -> Check:

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from bert_ops.quality import characters
+from bert_ops.quality.columns import column, keys, numbers, numbers_of
 from bert_ops.quality.read import TableFile
-from bert_ops.quality.survey import column, keys, numbers, numbers_of
 from bert_ops.tokenizer import wordpiece
 from bert_ops.tokenizer.store import SplitView, TokenStore
 

@@ -14,9 +14,19 @@ import pyarrow.parquet as pq
 
 from bert_ops.io import write_json
 from bert_ops.quality import read
+from bert_ops.quality.examples import TaskKind
 
 SPLIT_OF = ["train"] * 8 + ["validation", "test"]
 SOURCES = ("newspaper", "entities", "reviews")
+
+#: Tasks of a small corpus, and those that :func:`add_tasks` adds.
+KINDS = {
+    "entities": TaskKind("spans"),
+    "sentiment": TaskKind("label"),
+    "topics": TaskKind("labels"),
+    "stars": TaskKind("value"),
+    "inference": TaskKind("label", pairs=True),
+}
 
 VALUES: dict[str, Any] = {
     "documents": {"min": 50, "severity": "critical"},
@@ -168,6 +178,7 @@ def _metrics(documents: pd.DataFrame) -> dict[str, Any]:
     return {
         "read": len(documents) + 3,
         "rejected_by_reason": {"too_short": 1},
+        "tasks": {name: {"target": kind.target, "pairs": kind.pairs} for name, kind in KINDS.items()},
         "split_shares": {"train": 0.8, "validation": 0.1, "test": 0.1},
         "sources": {
             name: {
@@ -195,12 +206,30 @@ def _examples(documents: pd.DataFrame, source: str) -> pd.DataFrame:
             "source": part["source"],
             "split": part["split"],
             "text": part["text"],
+            "pair": pd.Series(nothing, dtype=object),
             "label": pd.Series(label, dtype=object),
             "spans": pd.Series(spans, dtype=object),
             "content_hash": part["content_hash"],
             "cluster": part["cluster"],
         }
     )
+
+
+def add_tasks(corpus: Corpus) -> Corpus:
+    """Add tasks of the other kinds: lists of labels, numbers, and pairs."""
+    reviews, news = _examples(corpus.documents, "reviews"), _examples(corpus.documents, "newspaper")
+    lists = ['["art", "sport"]', '["art"]', "[]", '["sport"]']
+    corpus.examples |= {
+        "topics": reviews.assign(label=[lists[index // 10 % 4] for index in range(len(reviews))]),
+        "stars": reviews.assign(label=[f"{index // 10 % 5}.5" for index in range(len(reviews))]),
+        "inference": news.assign(
+            text=[text.split("。")[0] for text in news["text"]],
+            pair="我们去公园走一走。",
+            spans=None,
+            label=[("follows", "contradicts")[index // 10 % 2] for index in range(len(news))],
+        ),
+    }
+    return corpus
 
 
 def write_corpus(corpus: Corpus, folder: Path, *, row_group_size: int = 64) -> Path:

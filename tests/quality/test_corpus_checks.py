@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
-from quality_corpus import Corpus, write_corpus
+from quality_corpus import KINDS, Corpus, add_tasks, make_corpus, write_corpus
+from task_cases import Case, position, put, task_cases
 
 from bert_ops.quality import datadocs, engine, read
 from bert_ops.quality.corpus import corpus_tables
@@ -21,22 +22,6 @@ from bert_ops.quality.survey import survey
 
 #: 天气很好 in UTF-8, read as Latin-1.
 MOJIBAKE = "å¤©æ°\x94å¾\x88å¥½"
-
-
-@dataclass(frozen=True)
-class Case:
-    """A rule and how to break it: in the corpus, or (where reading already refuses it) in the derived table."""
-
-    suite: str
-    what: str
-    corpus: Callable[[Corpus], None] | None = None
-    table: Callable[[pd.DataFrame], pd.DataFrame] | None = None
-
-
-def put(frame: pd.DataFrame, rows: int | slice, column: str, value: Any) -> None:
-    """Replace values, by position."""
-    frame[column] = frame[column].astype(object)
-    frame.iloc[rows, frame.columns.get_loc(column)] = value
 
 
 def documents(rows: int | slice, column: str, value: Any) -> Callable[[Corpus], None]:
@@ -55,16 +40,8 @@ def leaks(rows: int | slice, column: str, value: Any) -> Callable[[Corpus], None
     return lambda c: put(c.leaks, rows, column, value)
 
 
-def examples(task: str, rows: int | slice, column: str, value: Any) -> Callable[[Corpus], None]:
-    return lambda c: put(c.examples[task], rows, column, value)
-
-
 def keep(name: str, rows: slice) -> Callable[[Corpus], None]:
     return lambda c: setattr(c, name, getattr(c, name).iloc[rows].reset_index(drop=True))
-
-
-def only(task: str, rows: slice) -> Callable[[Corpus], None]:
-    return lambda c: c.examples.update({task: c.examples[task].iloc[rows].reset_index(drop=True)})
 
 
 def more(name: str, source: str, count: int) -> Callable[[Corpus], None]:
@@ -92,40 +69,11 @@ def unsure_file(c: Corpus) -> None:
     c.metrics["sources"]["entities"]["files"][1] |= {"encoding": "gb18030", "confidence": 0.4}
 
 
-def position(table: pd.DataFrame, split: str) -> int:
-    return int((table["split"] == split).to_numpy().argmax())
-
-
 def same_in_two_splits(column: str) -> Callable[[Corpus], None]:
     """Two documents with one content hash or cluster, in different splits."""
 
     def plant(c: Corpus) -> None:
         put(c.documents, position(c.documents, "test"), column, c.documents[column].iloc[0])
-
-    return plant
-
-
-def same_example_twice(task: str) -> Callable[[Corpus], None]:
-    """Two examples with one hash, in different splits and with different answers."""
-
-    def plant(c: Corpus) -> None:
-        table = c.examples[task]
-        other = position(table, "test")
-        put(table, other, "content_hash", table["content_hash"].iloc[0])
-        if task == "entities":
-            put(table, other, "spans", "[]")
-        else:
-            put(table, other, "label", {"positive": "negative", "negative": "positive"}[table["label"].iloc[0]])
-
-    return plant
-
-
-def example_near_training_text(task: str) -> Callable[[Corpus], None]:
-    """A test example in the cluster of a training document."""
-
-    def plant(c: Corpus) -> None:
-        table = c.examples[task]
-        put(table, position(table, "test"), "cluster", c.documents["cluster"].iloc[0])
 
     return plant
 
@@ -136,57 +84,6 @@ def leaked(c: Corpus) -> None:
     tests = table.loc[table["split"] == "test", "example_id"].tolist()[:2]
     rows = [{**c.leaks.iloc[0], "task": "sentiment", "example_id": test, "dropped": False} for test in tests]
     c.leaks = pd.DataFrame(rows)
-
-
-def odd_label_in_test(task: str) -> Callable[[Corpus], None]:
-    def plant(c: Corpus) -> None:
-        column, value = ("spans", '[[0, 1, "ODD"]]') if task == "entities" else ("label", "odd")
-        put(c.examples[task], position(c.examples[task], "test"), column, value)
-
-    return plant
-
-
-def task_cases(task: str) -> list[Case]:
-    suite, splits = f"task_{task}", f"task_{task}_splits"
-    entities = task == "entities"
-    column, one = ("spans", '[[0, 1, "LOC"]]') if entities else ("label", "positive")
-    cases = [
-        Case(suite, "There are examples", only(task, slice(0))),
-        Case(suite, "The required columns are there", table=lambda t: t.drop(columns="source")),
-        Case(suite, "Each example has an id", examples(task, 3, "example_id", None)),
-        Case(suite, "No id occurs twice", examples(task, slice(0, 2), "example_id", "x")),
-        Case(suite, "No content occurs twice", same_example_twice(task)),
-        Case(suite, "Each example is a document, with the same split and hash", examples(task, 0, "split", "test")),
-        Case(suite, "The split is known", examples(task, 0, "split", "dev")),
-        Case(suite, "No content stands in two splits (leakage)", same_example_twice(task)),
-        Case(suite, "No near-duplicate stands in another split (leakage)", example_near_training_text(task)),
-        Case(suite, "Equal contents have equal labels", same_example_twice(task)),
-        Case(suite, "No text is empty", examples(task, 0, "text", " \u3000\n")),
-        Case(suite, f"Each example has {'spans' if entities else 'a label'}", examples(task, 0, column, None)),
-        Case(splits, "The three splits are counted", table=lambda t: t.iloc[:2]),
-        Case(splits, "Each split has enough examples", only(task, slice(30))),
-        Case(
-            splits,
-            "There are labels to tell apart",
-            examples(task, slice(None), column, "[]" if entities else one),
-        ),
-        Case(splits, "Each split has the labels of train", odd_label_in_test(task)),
-        Case(splits, "Each split has labels", examples(task, slice(None), column, "[]" if entities else None)),
-        Case(
-            splits,
-            "No label outnumbers the others by far (share of the most frequent)",
-            examples(task, slice(0, 60), column, one),
-        ),
-    ]
-    if entities:
-        cases += [
-            Case(
-                suite, "Spans are a JSON list of [start, end, label]", examples(task, 0, "spans", '[[0, "2", "PER"]]')
-            ),
-            Case(suite, "Spans are not empty and lie within the text", examples(task, 0, "spans", '[[0, 999, "PER"]]')),
-            Case(suite, "Spans do not overlap", examples(task, 0, "spans", '[[0, 3, "PER"], [2, 4, "LOC"]]')),
-        ]
-    return cases
 
 
 CASES = [
@@ -281,8 +178,7 @@ CASES = [
     Case("leaks", "The share of the example that was found is a share", leaks(0, "share", 1.5)),
     Case("leaks", "A document that was dropped is kept out of pretraining", documents(0, "pretrain", True)),
     Case("leakage", "Few test examples stand in pretraining text", leaked),
-    *task_cases("entities"),
-    *task_cases("sentiment"),
+    *(case for task, kind in KINDS.items() for case in task_cases(task, kind)),
 ]
 
 
@@ -299,9 +195,7 @@ def evaluate(
     write_corpus(corpus, folder / "corpus")
     files = corpus_files(folder / "corpus", folder / "ingest.json")
     found = survey(files)
-    tasks = {task: part.classification for task, part in found.examples.items()}
-    if suite in {"task_sentiment", "task_sentiment_splits"}:
-        tasks["sentiment"] = True  # even where the planted data leaves no label
+    tasks = {task: part.kind for task, part in found.examples.items()}
     suites = [s for s in corpus_suites(tasks, params) if suite in {None, s.name}]
     if what is not None:
         suites = [replace(s, checks=tuple(check for check in s.checks if check.what == what)) for s in suites]
@@ -312,14 +206,20 @@ def evaluate(
     return run_suites(tables, suites)
 
 
+@pytest.fixture
+def corpus() -> Corpus:
+    """A corpus with a task of every kind."""
+    return add_tasks(make_corpus())
+
+
 def test_every_check_has_a_case(params: ValidateCorpusParams) -> None:
-    suites = corpus_suites({"entities": False, "sentiment": True}, params)
+    suites = corpus_suites(KINDS, params)
     listed = [(suite.name, check.what) for suite in suites for check in suite.checks]
     assert sorted((case.suite, case.what) for case in CASES) == sorted(listed)
 
 
 def test_every_threshold_stands_in_params(params: ValidateCorpusParams) -> None:
-    suites = corpus_suites({"entities": False, "sentiment": True}, params)
+    suites = corpus_suites(KINDS, params)
     settings = {check.setting for suite in suites for check in suite.checks if check.setting}
     assert settings == {f"validate_corpus.{name}" for name in ValidateCorpusParams.model_fields}
     for suite in suites:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bert_ops.quality import characters, rows, survey
+from bert_ops.quality import characters, columns, rows
 
 TEXTS = st.lists(st.none() | st.text(alphabet=st.sampled_from("天气A \u3000\n\ufffd𠀀éå©锛«"), max_size=8), max_size=12)
 
@@ -69,9 +69,9 @@ def test_sides_are_compared_over_all_rows(pairs: list[tuple[str, str]]) -> None:
     keys = np.array([ord(k) for k, _ in pairs], np.uint64)
     sides = np.array([len(s) for _, s in pairs], np.int8)
     expected = [len({side for other, side in pairs if other == key}) > 1 for key, _ in pairs]
-    assert survey.on_several_sides(keys, sides).tolist() == expected
+    assert columns.on_several_sides(keys, sides).tolist() == expected
     times = [sum(other == key for other, _ in pairs) > 1 for key, _ in pairs]
-    assert survey.repeated(keys).tolist() == times
+    assert columns.repeated(keys).tolist() == times
 
 
 @given(st.recursive(st.none() | st.integers() | st.text(max_size=3), lambda x: st.lists(x, max_size=3), max_leaves=12))
