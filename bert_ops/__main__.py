@@ -11,7 +11,7 @@ import argparse
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 
@@ -24,12 +24,16 @@ from bert_ops.progress import dagster_session
 
 @dataclass(frozen=True)
 class Command:
-    """A command: where its code stands, what it does in one line, whether it is a stage, and one that trains."""
+    """A command: where its code stands, what it does in one line, whether it is a stage, and one that trains.
+
+    ``other`` names modules that take the command's place where an option is given.
+    """
 
     module: str
     summary: str
     is_stage: bool = True
     trains: bool = False
+    other: dict[str, str] = field(default_factory=dict)
 
 
 COMMANDS = {
@@ -45,7 +49,12 @@ COMMANDS = {
     "pretrain": Command(
         "bert_ops.pretrain.stage", "train the encoder on masked tokens and sentence pairs", trains=True
     ),
-    "finetune": Command("bert_ops.finetune.stage", "tune the pretrained encoder for a task", trains=True),
+    "finetune": Command(
+        "bert_ops.finetune.stage",
+        "tune the pretrained encoder for a task; with --data FILE, for a table of your own",
+        trains=True,
+        other={"--data": "bert_ops.finetune.own_data"},
+    ),
     "baselines": Command("bert_ops.finetune.baselines", "train what a task's model must beat", trains=True),
     "evaluate": Command("bert_ops.evaluate.stage", "score a task's model and write its HTML report"),
     "compress": Command("bert_ops.compress.stage", "make the small int8 model that ships"),
@@ -61,6 +70,11 @@ COMMANDS = {
     ),
     "schedule": Command(
         "bert_ops.pretrain.show_schedule", "show learning rate and batch size before a run", is_stage=False
+    ),
+    "import_model": Command(
+        "bert_ops.finetune.import_model",
+        "bring a BERT checkpoint folder of others into this house's form",
+        is_stage=False,
     ),
     "log": Command("bert_ops.training.log_summary", "summarise the log of a training run", is_stage=False),
     "doctor": Command(
@@ -114,8 +128,9 @@ def main(argv: list[str] | None = None) -> int:
         parser.print_help()
         return 2
     name, command = argv[0], COMMANDS[argv[0]]
+    given = {part.partition("=")[0] for part in argv[1:]}
     try:
-        module = import_module(command.module)
+        module = import_module(next((to for option, to in command.other.items() if option in given), command.module))
     except ModuleNotFoundError as error:
         package = (error.name or "").split(".")[0]
         if package == "bert_ops":

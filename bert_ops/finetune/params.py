@@ -84,7 +84,8 @@ TaskParams = Annotated[
     SequenceClassificationTask | MultiLabelTask | RegressionTask | TokenClassificationTask,
     Field(discriminator="kind"),
 ]
-_TASK: TypeAdapter[TaskParams] = TypeAdapter(TaskParams)
+#: For reading a task, which may be of several kinds.
+TASK: TypeAdapter[TaskParams] = TypeAdapter(TaskParams)
 
 
 class FinetuneScheduleParams(Section):
@@ -209,7 +210,7 @@ def load_task(path: Path, name: str) -> TaskParams:
         InputError: there is no such task, or a value of it is not allowed.
 
     """
-    return load_section(path, f"tasks.{name}", _TASK)
+    return load_section(path, f"tasks.{name}", TASK)
 
 
 def load_finetune(path: Path, task: TaskParams, *, name: str) -> FinetuneParams:

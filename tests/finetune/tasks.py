@@ -32,6 +32,7 @@ TASKS: dict[str, dict[str, Any]] = {
         "misaligned": "widen",
     },
 }
+METRIC_OF = {"one": "accuracy", "many": "f1_micro", "number": "pearson", "spans": "entity_f1"}
 
 
 def frame_of(task: str, *, count: int = 300, seed: int = 0) -> pd.DataFrame:
