@@ -128,7 +128,7 @@ def test_what_is_imported_opens_in_transformers(minilm: Path, imported: Path) ->
 LIBRARIES = ["dagster", "pandas", "sklearn"]
 #: Words that would give the answer away.
 TELLING = re.compile(r"\b(dagster|pandas|pd|scikit-learn|scikit|sklearn)\b", re.IGNORECASE)
-WANTED = {"train": 60, "validation": 20, "test": 60}
+WANTED = {"train": 50, "validation": 15, "test": 50}
 FROM_A_FILE = 8
 
 
@@ -195,7 +195,7 @@ def test_it_is_fine_tuned_on_english(minilm: Path, params: dict, tmp_path: Path)
     path.write_text(yaml.safe_dump(value))
     task = load_task(path, "library")
     frame = made_examples()
-    assert frame.groupby(["label", "split"]).size().tolist() == [60, 60, 20] * 3
+    assert frame.groupby(["label", "split"]).size().tolist() == [50, 50, 15] * 3
     data = encode_examples(frame, wordpiece.load(minilm), task)
     tuned = tune(
         data,
