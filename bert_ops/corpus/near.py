@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Protocol
 
@@ -24,6 +25,8 @@ from bert_ops.errors import InputError
 from bert_ops.progress import Progress
 
 _SEED = 1
+#: Characters of two keys from which their n-grams are held as hashes: strings would take ten times the memory.
+_LONG = 20_000
 _PLACE_BITS = np.uint64(32)
 
 
@@ -171,21 +174,19 @@ def near_pairs(
     seen_far: set[tuple[int, int]] = set()
     progress = Progress("looking for near-duplicates", total=len(files.paths), unit="bands")
     for number, hashes in enumerate(files.columns(), start=1):
-        cached, grams = -1, [np.empty(0, np.uint64)]
+        cached, key = -1, ""
         for a, b in candidates(hashes, rows).tolist():
             first, second = int(rows[a]), int(rows[b])
             if first in removed or second in removed or (first, second) in beside or (first, second) in seen_far:
                 continue
             if cached != first:
-                cached, grams = first, _grams(key_of(first), params.ngram)
-            others = _grams(key_of(second), params.ngram)
-            similarity = _similarity(grams, others)
-            near = similarity >= params.threshold
-            if not near and (len(grams) == 1 or _similarity([_whole(grams)], [_whole(others)]) < params.threshold):
+                cached, key = first, key_of(first)
+            similarity, as_whole = likeness(key, key_of(second), ngram=params.ngram)
+            if max(similarity, as_whole) < params.threshold:
                 seen_far.add((first, second))
                 continue
             pair = NearPair(first, second, similarity)
-            if near and meaning[second] in (0, meaning[first]):
+            if similarity >= params.threshold and meaning[second] in (0, meaning[first]):
                 removed[second] = pair
             else:
                 beside[first, second] = pair
@@ -195,17 +196,34 @@ def near_pairs(
     return removed, stay
 
 
-def _grams(key: str, n: int) -> list[U64]:
-    """Sorted distinct n-grams of each text of a key: one, or the two of a pair."""
-    return [np.unique(Keys.of_keys([part]).ngrams(n)[0]) for part in key.split(PAIR)]
+def likeness(one: str, other: str, *, ngram: int) -> tuple[float, float]:
+    """Jaccard similarity of two keys: of two pairs that of the texts that are less alike, and that of the wholes."""
+    texts, others = one.split(PAIR), other.split(PAIR)
+    if len(one) + len(other) > _LONG:
+        a, b = [_hashes(text, ngram) for text in texts], [_hashes(text, ngram) for text in others]
+        whole = jaccard(_joined(a), _joined(b))
+        parts = [jaccard(x, y) for x, y in zip(a, b, strict=False)]
+    else:
+        c, d = [_strings(text, ngram) for text in texts], [_strings(text, ngram) for text in others]
+        whole = _jaccard(c[0].union(*c[1:]), d[0].union(*d[1:]))
+        parts = [_jaccard(x, y) for x, y in zip(c, d, strict=False)] if len(c) > 1 else [whole]
+    return (min(parts) if len(texts) == len(others) else whole), whole
 
 
-def _similarity(one: list[U64], other: list[U64]) -> float:
-    """Jaccard similarity, of two pairs that of the texts that are less alike."""
-    if len(one) != len(other):
-        return jaccard(_whole(one), _whole(other))
-    return min(jaccard(a, b) for a, b in zip(one, other, strict=True))
+def _hashes(text: str, n: int) -> U64:
+    return np.unique(Keys.of_keys([text]).ngrams(n)[0])
 
 
-def _whole(parts: list[U64]) -> U64:
+def _joined(parts: list[U64]) -> U64:
     return parts[0] if len(parts) == 1 else np.unique(np.concatenate(parts))
+
+
+@lru_cache(maxsize=64)
+def _strings(text: str, n: int) -> frozenset[str]:
+    """N-grams of a short text: for these, strings are several times quicker than arrays."""
+    return frozenset(text[place : place + n] for place in range(max(len(text) - n + 1, 1)))
+
+
+def _jaccard(one: frozenset[str], other: frozenset[str]) -> float:
+    common = len(one & other)
+    return common / (len(one) + len(other) - common)

@@ -26,7 +26,6 @@ from bert_ops.corpus.sources.lines import Refused, is_blank, lines
 from bert_ops.corpus.sources.reading import FileFacts, Reading, SourceReport, Stop
 from bert_ops.errors import InputError
 from bert_ops.io import atomic_folder, write_json
-from bert_ops.processes import cores
 from bert_ops.schema import validate
 
 #: Suffix of a file to the kind of source; one of the second kind may follow it.
@@ -43,9 +42,6 @@ COMPRESSIONS = (".gz", ".zst", ".xz")
 
 #: Steps that refuse or cut texts by what pretraining needs.
 _JUDGES = ("boilerplate", "repetition", "symbols")
-
-#: Bytes from which more than one process cleans.
-_LARGE = 4 << 20
 
 
 @dataclass(frozen=True)
@@ -119,6 +115,7 @@ def examples_from_file(
     delimiter: str | None = None,
     quote: str | None = None,
     encoding: Encoding = "auto",
+    workers: int = 1,
 ) -> OwnExamples:
     """Turn one file into the examples of a task.
 
@@ -138,6 +135,7 @@ def examples_from_file(
         delimiter: of CSV and TSV; None: the one of , ; tab and | by which the header has the columns.
         quote: of CSV and TSV, as in params.yaml; None: the usual one.
         encoding: of a file of text; auto: told by byte order mark or content.
+        workers: processes that clean texts; with several, a script must guard its entry by ``__name__``.
 
     Raises:
         InputError: the file cannot be read, has no such column, no usable row, or the arguments do not fit together.
@@ -169,7 +167,7 @@ def examples_from_file(
             raw["delimiter"] = found
             source = _source(raw, path)
     params = ingest.model_copy(update={"sources": {task: source}})
-    return _ingest(path, params, raw=raw, task=task, target=chosen[0], out=out)
+    return _ingest(path, params, raw=raw, task=task, target=chosen[0], out=out, workers=workers)
 
 
 def for_labelled(ingest: IngestParams) -> IngestParams:
@@ -241,8 +239,9 @@ def _delimiter(path: Path, source: CsvSource, reading: ReadingParams) -> str | N
     return None
 
 
-def _ingest(path: Path, params: IngestParams, *, raw: dict[str, Any], task: str, target: Any, out: Path) -> OwnExamples:
-    workers = cores() if path.stat().st_size >= _LARGE else 1
+def _ingest(
+    path: Path, params: IngestParams, *, raw: dict[str, Any], task: str, target: Any, out: Path, workers: int
+) -> OwnExamples:
     with atomic_folder(out) as folder:
         try:
             metrics = build_corpus(

@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bert_ops.corpus.keys import Keys, key
-from bert_ops.corpus.near import BandFiles, Bands, band_hashes, candidates, jaccard, near_pairs, plan_bands
+from bert_ops.corpus import near
+from bert_ops.corpus.keys import PAIR, Keys, key
+from bert_ops.corpus.near import BandFiles, Bands, band_hashes, candidates, jaccard, likeness, near_pairs, plan_bands
 from bert_ops.corpus.params import NearDuplicateParams
 from bert_ops.errors import InputError
 
@@ -124,3 +125,25 @@ def test_candidates_are_pairs_of_equal_hashes() -> None:
 def test_jaccard_of_sets() -> None:
     assert jaccard(np.array([1, 2, 3], np.uint64), np.array([2, 3, 4], np.uint64)) == 0.5
     assert jaccard(np.array([], np.uint64), np.array([], np.uint64)) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "expected"),
+    [
+        ("abcde", "abcde", (1.0, 1.0)),
+        ("abcde", "abcdx", (0.5, 0.5)),
+        ("ab", "ab", (1.0, 1.0)),
+        (f"abcde{PAIR}vwxyz", f"abcde{PAIR}vwxyz", (1.0, 1.0)),
+        (f"abcde{PAIR}vwxyz", f"abcde{PAIR}12345", (0.0, 1 / 3)),
+        (f"abcde{PAIR}vwxyz", f"vwxyz{PAIR}abcde", (0.0, 1.0)),
+        (f"abcde{PAIR}vwxyz", f"abcdx{PAIR}vwxyz", (0.5, 5 / 7)),
+        (f"abcde{PAIR}vwxyz", "abcde", (0.5, 0.5)),
+        ("abcde", f"abcde{PAIR}vwxyz", (0.5, 0.5)),
+    ],
+)
+def test_likeness_of_texts_and_pairs(
+    one: str, other: str, expected: tuple[float, float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert likeness(one, other, ngram=3) == pytest.approx(expected)
+    monkeypatch.setattr(near, "_LONG", 0)
+    assert likeness(one, other, ngram=3) == pytest.approx(expected), "as hashes, too"
