@@ -8,6 +8,7 @@ import json
 import sys
 import unicodedata
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -21,26 +22,47 @@ TOKENIZER.enable_truncation(INFO["max_tokens"], stride=OVERLAP, direction=INFO["
 OPTIONS = onnxruntime.SessionOptions()
 OPTIONS.intra_op_num_threads = 1
 SESSION = onnxruntime.InferenceSession(HERE / "model.onnx", OPTIONS, providers=["CPUExecutionProvider"])
+# I and E go on what B and I of their label began, and where there is an E, they must.
+OPEN, INNER = (np.array([tag[0] in kinds for tag in TAGS]) for kinds in ("BI", "IE"))
+LABELS = np.array([tag[2:] for tag in TAGS])
+GOES_ON = OPEN[:, None] & INNER & (LABELS[:, None] == LABELS)
+MUST = OPEN & any(tag[0] == "E" for tag in TAGS)
+ALLOWED = np.where(GOES_ON | ~(INNER | MUST[:, None]), 0.0, -np.inf)
+
+
+def best(scores: Any) -> list[str]:
+    """Return the likeliest allowed sequence of tags (Viterbi) for scores (tokens, tags)."""
+    past, back = scores[0] + np.where(INNER, -np.inf, 0.0), []
+    for step in scores[1:]:
+        paths = past[:, None] + ALLOWED
+        back.append(paths.argmax(0))
+        past = paths.max(0) + step
+    tags = [int((past + np.where(MUST, -np.inf, 0.0)).argmax())]
+    for row in reversed(back):
+        tags.append(int(row[tags[-1]]))
+    return [TAGS[tag] for tag in reversed(tags)]
 
 
 def predict(text: str) -> list[tuple[int, int, str]]:
     """Return the spans of a text that is normalised already: first character, character after the last, label."""
     whole = TOKENIZER.encode(text)
     parts = [whole, *whole.overflowing][: None if OVERLAP else 1]
-    spans, before = [], "O"
-    for place, part in enumerate(parts):
+    scores, places = [], []
+    for number, part in enumerate(parts):
         feed = {"input_ids": [part.ids], "token_type_ids": [part.type_ids], "attention_mask": [[1] * len(part.ids)]}
         logits = SESSION.run(["logits"], {name: np.array(value) for name, value in feed.items()})[0][0]
-        tagged = zip(logits.argmax(1), part.offsets, part.special_tokens_mask, strict=True)
-        tokens = [(TAGS[tag], start, end) for tag, (start, end), special in tagged if not special]
+        content = np.flatnonzero(np.array(part.special_tokens_mask) == 0)
         # Of a token in two windows the one answers in which it is farther from the edge.
-        last = len(tokens) - (OVERLAP - OVERLAP // 2 if place < len(parts) - 1 else 0)
-        for tag, start, end in tokens[OVERLAP // 2 if place else 0 : last]:
-            if tag != "O" and (tag[0] in "BS" or before == "O" or before[0] in "ES" or tag[2:] != before[2:]):
-                spans.append((start, end, tag[2:]))
-            elif tag != "O":
-                spans[-1] = (spans[-1][0], end, tag[2:])
-            before = tag
+        last = len(content) - (OVERLAP - OVERLAP // 2 if number < len(parts) - 1 else 0)
+        for token in content[OVERLAP // 2 if number else 0 : last]:
+            scores.append(logits[token].astype(np.float64))
+            places.append(part.offsets[token])
+    spans: list[tuple[int, int, str]] = []
+    for tag, (start, end) in zip(best(scores) if scores else [], places, strict=True):
+        if tag[0] in "BS":
+            spans.append((start, end, tag[2:]))
+        elif tag != "O":
+            spans[-1] = (spans[-1][0], end, tag[2:])
     return spans
 
 

@@ -103,7 +103,7 @@ Each line of input gives a line `{_LINES[info["kind"]]}`. Newer versions of the 
 | `model.onnx` | the network, {network} |
 | `tokenizer.json` | text to ids, for the `tokenizers` library |
 | `labels.json` | label of each logit, longest text in tokens, normal form of the text, versions |
-| `predict.py` | how to use the three, in 50 lines |
+| `predict.py` | how to use the three, in a page |
 
 - Inputs `input_ids`, `token_type_ids` and `attention_mask` are int64 (batch, tokens); the output is `logits`.
 - Test {metric}, {results["examples"]:,} texts: {score:.4f} ({before:.4f} in float32).

@@ -26,13 +26,12 @@ from bert_ops.finetune.layer_params import EVERYTHING
 from bert_ops.finetune.params import BaselinesParams, TaskParams, TfidfParams, load_finetune, load_task
 from bert_ops.finetune.problems import AnyProblem, MultiLabel, Regression, SingleLabel
 from bert_ops.finetune.scores import evaluate_score
+from bert_ops.finetune.start import load_start
 from bert_ops.finetune.tuning import tune
 from bert_ops.io import atomic_folder, write_json, write_parquet
-from bert_ops.model import huggingface
 from bert_ops.model.encoder import parameter_count
 from bert_ops.progress import note
 from bert_ops.schema import load_section
-from bert_ops.tokenizer import wordpiece
 
 SCORED = ("validation", "test")
 #: What a baseline answers, by split, in the form that the task's problem answers in; and what there is to say of it.
@@ -61,8 +60,7 @@ def run(arguments: argparse.Namespace) -> None:
     task = load_task(arguments.params, arguments.task)
     finetune = load_finetune(arguments.params, task, name=arguments.task)
     params = load_section(arguments.params, "baselines", BaselinesParams)
-    config = huggingface.load_config(arguments.init, made_by="pretrain")
-    tokenizer = wordpiece.load(arguments.init, made_by="pretrain")
+    config, tokenizer = load_start(arguments.init)
     data = encode_examples(read_examples(arguments.examples), tokenizer, task)
 
     results: dict[str, tuple[Answers, Facts]] = {

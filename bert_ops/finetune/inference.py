@@ -52,11 +52,18 @@ class LoadedTask:
 def task_facts(problem: AnyProblem, *, max_tokens: int, truncation: Truncation) -> dict[str, Any]:
     """What ``config.json`` says of a task besides the architecture; ``transformers`` reads labels and problem type."""
     kind = {} if problem.huggingface is None else {"problem_type": problem.huggingface}
+    shown = problem.shown_labels
     return {
-        "id2label": {str(number): label for number, label in enumerate(problem.labels)},
-        "label2id": {label: number for number, label in enumerate(problem.labels)},
+        "id2label": {str(number): label for number, label in enumerate(shown)},
+        "label2id": {label: number for number, label in reversed(list(enumerate(shown)))},
         **kind,
-        "task": {"kind": problem.kind, "max_tokens": max_tokens, "truncation": truncation, **problem.facts},
+        "task": {
+            "kind": problem.kind,
+            "labels": problem.labels,
+            "max_tokens": max_tokens,
+            "truncation": truncation,
+            **problem.facts,
+        },
     }
 
 
@@ -69,8 +76,8 @@ def load_task_model(folder: Path) -> LoadedTask:
     """
     config = read_json(folder / "config.json", made_by="finetune")
     try:
-        labels = [config["id2label"][str(number)] for number in range(len(config["id2label"]))]
         facts = dict(config["task"])
+        labels = facts.pop("labels")
         max_tokens, truncation = facts.pop("max_tokens"), facts.pop("truncation")
         problem = restore(facts.pop("kind"), labels, facts)
     except (KeyError, TypeError) as error:

@@ -25,13 +25,12 @@ from bert_ops.finetune.params import TASK, FinetuneParams
 from bert_ops.finetune.resampling import bootstrap, paired
 from bert_ops.finetune.scores import METRICS, evaluate_score
 from bert_ops.finetune.stage import Job, finetune
+from bert_ops.finetune.start import load_start
 from bert_ops.io import write_json
-from bert_ops.model import huggingface
 from bert_ops.model.encoder import EncoderConfig
 from bert_ops.progress import note
 from bert_ops.schema import load_section, read_yaml, validate
 from bert_ops.seeding import generator
-from bert_ops.tokenizer import wordpiece
 
 #: Values where there is no params.yaml; those of this project's own, held equal by a test.
 PRESET = Path(__file__).parent / "presets" / "own_data.yaml"
@@ -88,8 +87,7 @@ def run(arguments: argparse.Namespace) -> None:
             allowed="the folder of any BERT model: config.json, weights, and vocab.txt or tokenizer.json",
             remedy="name one with --init, or pretrain one: `make run`, or `dvc repro pretrain`",
         )
-    config = huggingface.load_config(arguments.init, made_by="pretrain")
-    tokenizer = wordpiece.load(arguments.init, made_by="pretrain")
+    config, tokenizer = load_start(arguments.init)
     found = _examples(arguments, params, task=name, out=out / "data")
     for line in found.lines():
         note(line)

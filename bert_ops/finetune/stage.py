@@ -15,6 +15,7 @@ from bert_ops.finetune.examples import TaskData, describe, encode_examples, read
 from bert_ops.finetune.inference import task_facts
 from bert_ops.finetune.params import FinetuneParams, TaskParams, load_finetune, load_task
 from bert_ops.finetune.runs import repeat
+from bert_ops.finetune.start import load_start
 from bert_ops.finetune.tuning import Tuned, tune
 from bert_ops.io import atomic_folder, file_sha256, folder_sha256, write_json, write_text, write_tsv
 from bert_ops.model import huggingface
@@ -78,8 +79,7 @@ def run(arguments: argparse.Namespace) -> None:
     """
     task = load_task(arguments.params, arguments.task)
     params = load_finetune(arguments.params, task, name=arguments.task)
-    config = huggingface.load_config(arguments.init, made_by="pretrain")
-    tokenizer = wordpiece.load(arguments.init, made_by="pretrain")
+    config, tokenizer = load_start(arguments.init)
     data = encode_examples(read_examples(arguments.examples), tokenizer, task)
     job = Job(arguments.task, task, params, arguments.init, config, data)
     for line in describe(data):
@@ -130,7 +130,7 @@ def save_task_model(tuned: Tuned, job: Job, folder: Path) -> None:
         folder,
         **task_facts(tuned.problem, max_tokens=task.max_tokens, truncation=task.truncation),
     )
-    wordpiece.copy(job.init, folder)
+    wordpiece.copy(job.init, folder, max_length=task.max_tokens, truncation=task.truncation)
     (folder / "training").mkdir()
     np.save(folder / "training" / "validation_losses.npy", tuned.validation_losses)
     write_json(folder / "training" / "training.json", {"kept_step": tuned.run.best_step, "steps": tuned.run.step})

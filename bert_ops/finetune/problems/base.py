@@ -81,6 +81,11 @@ class Problem(ABC, Generic[Truth, Answers]):
         return len(self.labels)
 
     @property
+    def shown_labels(self) -> list[str]:
+        """Names of the outputs for ``transformers``, whose pipelines read them."""
+        return self.labels
+
+    @property
     def facts(self) -> dict[str, Any]:
         """What an artifact must say besides the labels, JSON."""
         return {}

@@ -47,6 +47,12 @@ class Tagging(Problem[Spans, list[Spans]]):
         self.span_labels, self.scheme = read_tag_names(labels)
         self.misaligned: Misaligned = misaligned
 
+    @property
+    def shown_labels(self) -> list[str]:
+        """``B-`` and ``I-`` alone: the pipelines of ``transformers`` join no ``E-`` and ``S-`` to entities."""
+        simple = {"E": "I", "S": "B"}
+        return [tag if tag == "O" else f"{simple.get(tag[0], tag[0])}{tag[1:]}" for tag in self.labels]
+
     @classmethod
     def read(cls, frame: pd.DataFrame) -> list[Spans]:
         """Read spans, JSON; see the base class."""
