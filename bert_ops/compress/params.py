@@ -36,6 +36,10 @@ class CompressParams(Section):
     ]
     parity_tolerance: Annotated[
         float,
-        Field(gt=0.0, le=1.0, description="largest difference of a logit between PyTorch and ONNX, both float32"),
+        Field(
+            gt=0.0,
+            le=1.0,
+            description="largest difference of logits between PyTorch and ONNX, both float32, to the largest logit or 1",
+        ),
     ]
     latency: LatencyParams

@@ -145,9 +145,12 @@ def compress(
     rows, items = test.rows, test.items
     logits = {name: scoring.score_all(scorer, rows, items, what=f"scoring {name}") for name, scorer in scorers.items()}
     padded = scoring.score_padded(scorers["onnx_fp32"], rows, items, count=_PADDED_ROWS)
+    exact = logits["pytorch_fp32"]
+    # Where logits are numbers of the task's own, thousands perhaps, float32 has as many digits and no more.
+    unit = max(1.0, float(np.abs(exact).max()))
     difference = max(
-        float(np.abs(logits["onnx_fp32"] - logits["pytorch_fp32"]).max()),
-        float(np.abs(padded - logits["pytorch_fp32"][: len(padded)]).max()),
+        float(np.abs(logits["onnx_fp32"] - exact).max()) / unit,
+        float(np.abs(padded - exact[: len(padded)]).max()) / unit,
     )
     answers = {name: model.problem.answer(found, items, rows) for name, found in logits.items()}
     compared = scoring.compare(model.problem, answers["pytorch_fp32"], answers["shipped"], test.truth, metric=metric)
