@@ -39,7 +39,7 @@ class CompressParams(Section):
         Field(
             gt=0.0,
             le=1.0,
-            description="largest difference of logits between PyTorch and ONNX, both float32, to the largest logit or 1",
+            description="largest difference of logits between PyTorch and ONNX in float32, to the largest logit or 1",
         ),
     ]
     latency: LatencyParams
