@@ -5,6 +5,7 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bert_ops.corpus.keys import PAIR
 from bert_ops.corpus.leakage import LeakFinder
 
 ALPHABET = "天地玄黄宇宙洪荒日月盈昃"
@@ -49,3 +50,14 @@ def test_an_example_quoted_in_a_longer_text_is_found() -> None:
 def test_nothing_to_look_for() -> None:
     assert LeakFinder([], ngram=8, min_share=0.5).find(["天地"]) == []
     assert LeakFinder(["天地"], ngram=8, min_share=0.5).find(["天地玄黄宇宙洪荒日月"]) == []
+
+
+def test_a_pair_leaks_by_the_text_of_which_more_is_quoted() -> None:
+    one, other = "天地玄黄宇宙洪荒", "日月盈昃"
+    examples = [one + PAIR + other, "昃" + PAIR + "盈", "玄" + PAIR + one, other + PAIR + one]
+    finder = LeakFinder(examples, ngram=4, min_share=0.5)
+    assert finder.skipped == 1
+    leaks = finder.find([f"x{one[:6]}y{other}z", f"{other[:2]}{PAIR}{other[2:]}", f"a{PAIR}b{other}"])
+    found = {(leak.document, leak.example): leak.share for leak in leaks}
+    assert found == {(0, 0): 1.0, (0, 2): 0.6, (0, 3): 1.0, (2, 0): 1.0, (2, 3): 1.0}
+    assert len(leaks) == len(found)
