@@ -40,7 +40,7 @@ ui: $(READY) scm $(DAGSTER_HOME)/dagster.yaml ## start the Dagster UI on http://
 	  dg dev --no-check-yaml --host 127.0.0.1 --port $(PORT)
 
 test: lint type ## lint, types, import directions, all tests
-	@python -m pytest --numprocesses 4 --dist loadfile --no-loadscope-reorder
+	@python -m pytest --numprocesses 6 --dist loadfile --no-loadscope-reorder
 
 soak: $(READY) ## the long campaigns: random steps held against dvc status, kills, bad files (hours)
 	@BRIDGE_TRUTH_SEEDS=1,2,3,4,5 BRIDGE_TRUTH_STEPS=1000 BRIDGE_KILLS=300 FUZZ_FILES=2000 TRAINER_KILLS=300 \

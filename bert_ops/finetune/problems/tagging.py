@@ -87,6 +87,10 @@ class Tagging(Problem[Spans, list[Spans]]):
         """Spans of each label."""
         return dict(sorted(Counter(span.label for spans in truth for span in spans).items()))
 
+    def tells_apart(self, truth: Sequence[Spans]) -> bool:
+        """Whether there is a span to be found: equal ones in each text still have to be."""
+        return any(truth)
+
     def items(self, rows: Rows) -> Items:
         """Tokens that stand for characters, each in the window that answers for it."""
         assert rows.offsets is not None
