@@ -174,16 +174,16 @@ class TestRuns:
         calls: list[int] = []
         real = WeightAverage._copy
 
-        def copy(tensors: dict[str, Any], model: nn.Module) -> None:
+        def copy(average: WeightAverage, tensors: dict[str, Any], model: nn.Module) -> None:
             calls.append(len(calls))
             half = next(iter(tensors))
             dict(model.named_parameters())[half].data.copy_(tensors[half])
             if calls[-1] == call:
                 os.kill(os.getpid(), signal.SIGTERM)
-            real(tensors, model)
+            real(average, tensors, model)
 
         with monkeypatch.context() as patch:
-            patch.setattr(WeightAverage, "_copy", staticmethod(copy))
+            patch.setattr(WeightAverage, "_copy", copy)
             self.stopped(tmp_path)
         assert len(calls) > call
         self.check(tmp_path, whole)
