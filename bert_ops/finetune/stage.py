@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,10 +21,12 @@ from bert_ops.finetune.tuning import Tuned, tune
 from bert_ops.io import atomic_folder, file_sha256, folder_sha256, write_json, write_text, write_tsv
 from bert_ops.model import huggingface
 from bert_ops.model.encoder import EncoderConfig, parameter_count
-from bert_ops.progress import note
+from bert_ops.progress import duration, note
 from bert_ops.tokenizer import wordpiece
 from bert_ops.training import checkpoint
 from bert_ops.training.checkpoint import CheckpointStore, Retention
+from bert_ops.training.device import pick_device
+from bert_ops.training.machine_memory import peak_bytes, used_bytes
 from bert_ops.training.run_log import LOG_NAME, RunLog
 
 
@@ -95,19 +98,21 @@ def finetune(job: Job, arguments: argparse.Namespace) -> None:
     learn = partial(tune, config=job.config, pretrained=job.init, task=job.task)
     with checkpoint.lock(folder):
         log = folder / LOG_NAME
-        tuned = learn(
-            job.data,
-            params=params,
-            what=job.what,
-            store=_store(folder, params, identity),
-            log=RunLog(log),
-            on_evaluation=lambda history: write_tsv(arguments.history, history),
+        tuned, memory = measured_memory(
+            lambda: learn(
+                job.data,
+                params=params,
+                what=job.what,
+                store=_store(folder, params, identity),
+                log=RunLog(log),
+                on_evaluation=lambda history: write_tsv(arguments.history, history),
+            )
         )
         spread = repeat(job.data, learn, job.task, params, first=tuned, what=job.what, folder=folder, identity=identity)
         with atomic_folder(arguments.out) as out:
             save_task_model(tuned, job, out)
         write_tsv(arguments.history, tuned.history)
-        write_json(arguments.metrics, {**metrics(tuned, job), **({"runs": spread} if spread else {})})
+        write_json(arguments.metrics, {**metrics(tuned, job, memory=memory), **({"runs": spread} if spread else {})})
         write_text(arguments.run_log, log.read_text(encoding="utf-8") if log.is_file() else "")
         checkpoint.discard(folder)
     score = tuned.best[f"validation_{job.task.metric}"]
@@ -115,6 +120,19 @@ def finetune(job: Job, arguments: argparse.Namespace) -> None:
         f"{job.what}: validation {job.task.metric} {score:.4f}, loss {tuned.best['validation_loss']:.3f} "
         f"at step {tuned.run.best_step} of {tuned.run.step}"
     )
+    note(
+        f"{job.what}: {tuned.tuning.trained:,} parameters ({tuned.tuning.share:.2%}) trained in "
+        f"{duration(tuned.run.train_seconds)} of steps, with up to {memory / 2**20:,.0f} MiB of memory"
+    )
+
+
+def measured_memory(learn: Callable[[], Tuned]) -> tuple[Tuned, int]:
+    """Tune, and measure the most memory that it took, in bytes: beyond what the process had with the encoded data."""
+    made: list[Tuned] = []
+    device = pick_device()
+    before = used_bytes(device)
+    peak = peak_bytes(lambda: made.append(learn()), device)
+    return made[0], max(peak - before, 0)
 
 
 def _store(folder: Path, params: FinetuneParams, identity: dict[str, str]) -> CheckpointStore:
@@ -137,8 +155,8 @@ def save_task_model(tuned: Tuned, job: Job, folder: Path) -> None:
     write_text(folder / "README.md", model_card(tuned, job))
 
 
-def metrics(tuned: Tuned, job: Job) -> dict[str, Any]:
-    """Scores on the validation split at the step whose weights were kept, and throughput."""
+def metrics(tuned: Tuned, job: Job, *, memory: int) -> dict[str, Any]:
+    """Scores on the validation split at the step whose weights were kept, and what they cost."""
     run, best = tuned.run, tuned.best
     speed = run.tokens_here / run.train_seconds if run.train_seconds else None
     return {
@@ -151,11 +169,13 @@ def metrics(tuned: Tuned, job: Job) -> dict[str, Any]:
         "rollbacks": run.rollbacks,
         "parameters": parameter_count(tuned.model),
         "trained_parameters": tuned.tuning.trained,
+        "trained_share": tuned.tuning.share,
         "examples": {name: len(split) for name, split in job.data.splits.items()},
         "texts_cut": {name: split.rows.cut for name, split in job.data.splits.items()},
         "tokens_per_second": speed,
         "examples_per_second": speed and speed / float(job.data.splits["train"].rows.lengths.mean()),
         "seconds": run.train_seconds,
+        "memory_mib": memory / 2**20,
     }
 
 

@@ -265,6 +265,7 @@ def make_plan(
         best=best,
         best_is_highest=params.keep == "metric",
         patience=params.early_stopping.patience,
+        patience_from=round(params.layers.unfreeze_over * total),
         clipping=params.clipping,
         precision=params.precision,
         stability=params.stability,

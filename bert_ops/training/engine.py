@@ -128,7 +128,8 @@ class Engine(Generic[U]):
 
     def out_of_patience(self) -> bool:
         """Whether the last evaluations were none the better, as many of them as the plan bears."""
-        since = [row for row in self.run.history if row["step"] > self.run.best_step]
+        counted_from = max(self.run.best_step, self.plan.patience_from)
+        since = [row for row in self.run.history if row["step"] > counted_from]
         return 0 < self.plan.patience <= len(since)
 
     def hand_on_history(self) -> None:

@@ -68,6 +68,7 @@ class Plan(Generic[U]):
         best: figure of the row by which weights are kept, or None to keep the last ones.
         best_is_highest: whether the highest is the best; else the lowest.
         patience: evaluations in a row without a better one that end the run; 0 for never.
+        patience_from: step before which no evaluation counts against it, as when layers still join.
         average_decay: decay of the moving average of the weights that is evaluated and kept; 0 for none.
         store: where checkpoints go, or None.
         checkpoints: when they are made.
@@ -99,6 +100,7 @@ class Plan(Generic[U]):
     best: str | None
     best_is_highest: bool = False
     patience: int = 0
+    patience_from: int = 0
     average_decay: float = 0.0
     store: CheckpointStore | None = None
     checkpoints: CheckpointParams | None = None

@@ -25,13 +25,14 @@ class Cut(Exception):
 
 @pytest.fixture
 def make(tmp_path: Path, params: dict, pretrained_folder: Path) -> Callable[..., argparse.Namespace]:
-    def make(name: str, **changes: Any) -> argparse.Namespace:
+    def make(name: str, layers: dict[str, Any] | None = None, **changes: Any) -> argparse.Namespace:
         folder = tmp_path / name
         folder.mkdir(exist_ok=True)
         tasks.frame_of("one").to_parquet(tmp_path / "examples.parquet")
         often = params["finetune"]["checkpoints"] | {"every_steps": 4}
         settings = {"epochs": 2, "evaluations_per_epoch": 3, "average_decay": 0.9, "token_masking": 0.2}
         changed = settings | {"checkpoints": often, "hidden_dropout": 0.1} | changes
+        changed["layers"] = params["finetune"]["layers"] | (layers or {})
         return argparse.Namespace(
             params=tasks.write_params(folder, params, "one", **changed),
             task="one",
@@ -186,6 +187,30 @@ def test_training_ends_when_its_patience_does(make: Callable[..., argparse.Names
     stage.run(options)
     metrics = json.loads(options.metrics.read_text())
     assert metrics["steps"] == metrics["best_step"] + 2 * 4 < 100
+
+
+def test_patience_begins_when_all_layers_have_joined(make: Callable[..., argparse.Namespace]) -> None:
+    """Until then the loss may well stand still, which says nothing of the layers that are to come."""
+    flat = {"kind": "constant", "warmup_share": 0.0, "final_share": 1.0}
+    rate = {"kind": "sgd", "learning_rate": 1e-9, "weight_decay": 0.0, "momentum": 0.0, "nesterov": False}
+    options = make(
+        "joining", epochs=8, early_stopping={"patience": 1}, optimizer=rate, schedule=flat, keep="metric",
+        average_decay=0.0, token_masking=0.0, layers={"unfreeze_over": 0.5},
+    )  # fmt: skip
+    stage.run(options)
+    metrics = json.loads(options.metrics.read_text())
+    assert metrics["best_step"] < metrics["steps"] / 2 < metrics["steps"] < 8 * 16
+
+
+def test_what_it_cost_is_said_and_kept(make: Callable[..., argparse.Namespace], capsys) -> None:
+    options = make("frugal", epochs=1, layers={"train": "head"})
+    stage.run(options)
+    metrics = json.loads(options.metrics.read_text())
+    assert 0 < metrics["trained_share"] == metrics["trained_parameters"] / metrics["parameters"] < 0.5
+    assert metrics["memory_mib"] > 0 and metrics["seconds"] > 0
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert f"{metrics['trained_parameters']:,} parameters ({metrics['trained_share']:.2%}) trained in" in last
+    assert f"up to {metrics['memory_mib']:,.0f} MiB of memory" in last
 
 
 def test_a_small_training_split_is_trained_on_for_the_least_number_of_steps(

@@ -112,6 +112,12 @@ def test_patience_waits_for_the_first_improvement_after_a_bad_one() -> None:
     assert toy.trained(plan)[1].step == 70
 
 
+def test_evaluations_before_a_step_do_not_count_against_patience() -> None:
+    scores = iter([1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0])
+    plan = toy.plan(evaluate=lambda _: {"validation_loss": next(scores)}, patience=2, patience_from=40, total_steps=80)
+    assert toy.trained(plan)[1].step == 60
+
+
 @pytest.mark.parametrize("best", ["validation_loss", None])
 def test_the_average_is_what_is_measured_and_kept(best: str | None) -> None:
     """The single weights go their way untouched: the average is looked at, not trained on."""
