@@ -75,7 +75,7 @@ class Setting:
         """The examples, encoded."""
         frame = read_examples(self.examples)
         if self.limit is not None:
-            frame = frame.groupby("split", sort=False).head(self.limit)
+            frame = frame.sample(frac=1.0, random_state=0).groupby("split", sort=False).head(self.limit)
         return encode_examples(frame, wordpiece.load(self.init), self.task_params)
 
 

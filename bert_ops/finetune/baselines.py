@@ -23,7 +23,14 @@ import pandas as pd
 from bert_ops.finetune.examples import Split, TaskData, encode_examples, read_examples
 from bert_ops.finetune.inference import item_logits
 from bert_ops.finetune.layer_params import EVERYTHING
-from bert_ops.finetune.params import BaselinesParams, TaskParams, TfidfParams, load_finetune, load_task
+from bert_ops.finetune.params import (
+    BaselinesParams,
+    TaggerParams,
+    TaskParams,
+    TfidfParams,
+    load_finetune,
+    load_task,
+)
 from bert_ops.finetune.problems import AnyProblem, MultiLabel, Regression, SingleLabel
 from bert_ops.finetune.scores import evaluate_score
 from bert_ops.finetune.start import load_start
@@ -65,7 +72,7 @@ def run(arguments: argparse.Namespace) -> None:
 
     results: dict[str, tuple[Answers, Facts]] = {
         "majority": majority(data),
-        "tfidf_lr": shallow(data, params.tfidf, task=task, seed=finetune.seed),
+        "tfidf_lr": shallow(data, params, task=task, seed=finetune.seed),
     }
     what = f"tuning {arguments.task} without pretraining"
     # Frozen layers are of use to those who have something to keep: without pretraining all is trained.
@@ -106,11 +113,11 @@ def majority(data: TaskData) -> tuple[Answers, Facts]:
     return {name: data.problem.repeated(same, len(data.splits[name])) for name in SCORED}, {"what": what}
 
 
-def shallow(data: TaskData, params: TfidfParams, *, task: TaskParams, seed: int) -> tuple[Answers, Facts]:
+def shallow(data: TaskData, params: BaselinesParams, *, task: TaskParams, seed: int) -> tuple[Answers, Facts]:
     """Fit the shallow model of the task's kind for each regularisation and keep the best on validation."""
     if task.kind == "token_classification":
-        return characters(data, params, seed=seed)
-    return tfidf(data, params, task=task)
+        return characters(data, params.tagger, seed=seed)
+    return tfidf(data, params.tfidf, task=task)
 
 
 def tfidf(data: TaskData, params: TfidfParams, *, task: TaskParams) -> tuple[Answers, Facts]:
@@ -176,7 +183,7 @@ def _size(model: Any) -> int:
     return sum(int(np.size(part.coef_) + np.size(part.intercept_)) for part in parts if hasattr(part, "coef_"))
 
 
-def characters(data: TaskData, params: TfidfParams, *, seed: int) -> tuple[Answers, Facts]:
+def characters(data: TaskData, params: TaggerParams, *, seed: int) -> tuple[Answers, Facts]:
     """Logistic regression over each character and its neighbours."""
     from bert_ops.finetune.character_tagger import fit_character_tagger
 

@@ -177,30 +177,36 @@ class FinetuneParams(Section):
     checkpoints: CheckpointParams
 
 
-class TfidfParams(Section):
+class _Regularized(Section):
+    inverse_regularization: list[Annotated[float, Field(gt=0)]] = Field(
+        min_length=1, description="values of C to try, each positive; the validation split chooses"
+    )
+
+
+class TfidfParams(_Regularized):
     """TF-IDF over characters with logistic regression, by scikit-learn."""
 
     ngram_min: int = Field(ge=1, le=8, description="characters of the shortest n-gram")
     ngram_max: int = Field(ge=1, le=8, description="characters of the longest n-gram")
     min_document_frequency: int = Field(ge=1, description="texts that an n-gram must occur in")
     sublinear: bool = Field(description="1 + log(count) instead of the count")
-    inverse_regularization: list[float] = Field(
-        min_length=1, description="values of C to try; the validation split chooses"
-    )
 
     @model_validator(mode="after")
     def _range_is_ordered(self) -> Self:
         if self.ngram_min > self.ngram_max:
             raise ValueError(f"ngram_min {self.ngram_min} exceeds ngram_max {self.ngram_max}")
-        if min(self.inverse_regularization) <= 0:
-            raise ValueError(f"inverse_regularization is {self.inverse_regularization}; each must be positive")
         return self
+
+
+class TaggerParams(_Regularized):
+    """Logistic regression over each character and its neighbours, for tasks with spans."""
 
 
 class BaselinesParams(Section):
     """What a task's model must beat."""
 
     tfidf: TfidfParams
+    tagger: TaggerParams
 
 
 def load_task(path: Path, name: str) -> TaskParams:
