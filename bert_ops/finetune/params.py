@@ -226,11 +226,20 @@ def load_finetune(path: Path, task: TaskParams, *, name: str) -> FinetuneParams:
         InputError: a value is not allowed; the message says where it stands.
 
     """
+    return finetune_with(path, task.finetune, where=f"tasks.{name}.finetune")
+
+
+def finetune_with(path: Path, changes: dict[str, Any] | None, *, where: str) -> FinetuneParams:
+    """Read and validate section ``finetune`` with values that stand elsewhere.
+
+    Raises:
+        InputError: a value is not allowed; the message says where it stands.
+
+    """
     params = load_section(path, "finetune", FinetuneParams)
-    if task.finetune is None:
+    if changes is None:
         return params
-    whole = _merged(read_yaml(path)["finetune"], task.finetune)
-    return validate(whole, FinetuneParams, where=f"tasks.{name}.finetune", source=path)
+    return validate(_merged(read_yaml(path)["finetune"], changes), FinetuneParams, where=where, source=path)
 
 
 def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:

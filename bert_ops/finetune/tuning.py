@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
@@ -214,12 +214,10 @@ def make_plan(
     shape: dict[str, Any] = {"layout": layout, "pad_id": config.pad_id, "limit": config.max_positions}
     per_epoch = steps_per_epoch(len(split.rows), batch=params.batch.examples)
     total = total_steps(params, per_epoch)
-    evaluations = max(1, round(total / per_epoch * params.evaluations_per_epoch))
-    probe = _probe(split, params)
-    weights = problem.weights(getattr(task, "class_weights", "none"), split.targets)
+    probed_split = probe(split, params)
 
     def evaluate(model: nn.Module) -> Row:
-        probed = measure(cast(TaskModel, model), probe, problem)
+        probed = measure(cast(TaskModel, model), probed_split, problem)
         held_out = measure(cast(TaskModel, model), data.splits["validation"], problem)
         trace.latest = held_out.losses
         return {
@@ -227,13 +225,6 @@ def make_plan(
             "validation_loss": float(held_out.losses.mean(dtype=np.float64)),
             **{f"validation_{name}": held_out.scores[name] for name in shown_scores(task, held_out.scores)},
         }
-
-    def loss(model: nn.Module, batch: TaskBatch) -> Loss:
-        logits, targets = forward(model, batch)
-        losses = problem.losses(logits, targets, smoothing=params.label_smoothing)
-        if weights is not None:
-            losses = problem.weighted(losses, targets, torch.from_numpy(weights.by_output).to(losses.device))
-        return Loss(sums={"loss": losses.sum()})
 
     def units(position: dict[str, int] | None) -> Iterator[tuple[TaskBatch, dict[str, int]]]:
         step = 0 if position is None else position["step"]
@@ -248,29 +239,51 @@ def make_plan(
             )
             yield lay_out(pieces, **shape, unit=number), {"step": number + 1}
 
-    due = {round(total * (i + 1) / evaluations) for i in range(evaluations)}
-    best = "validation_loss" if params.keep == "validation_loss" else f"validation_{task.metric}"
     return Plan(
         what=what,
-        seed=params.seed,
-        total_steps=total,
         units=units,
-        batch=BatchSize.of_one_unit(params.batch.examples),
-        loss=loss,
+        loss=loss_of(data, task, params),
         split=lambda batch, parts: divide(batch, parts, **shape),
-        average_decay=params.average_decay,
-        schedule=params.schedule.over(total),
         evaluate=evaluate,
-        evaluate_at=due.__contains__,
-        best=best,
-        best_is_highest=params.keep == "metric",
-        patience=params.early_stopping.patience,
-        patience_from=round(params.layers.unfreeze_over * total),
-        clipping=params.clipping,
-        precision=params.precision,
-        stability=params.stability,
-        log_every_steps=params.log_every_steps,
+        best="validation_loss" if params.keep == "validation_loss" else f"validation_{task.metric}",
+        **plan_settings(params, total=total, per_epoch=per_epoch),
     )
+
+
+def loss_of(data: TaskData, task: TaskParams, params: FinetuneParams) -> Callable[[nn.Module, TaskBatch], Loss]:
+    """Return the loss of a task's batches: of its problem, weighted and smoothed as the parameters say."""
+    problem = data.problem
+    weights = problem.weights(getattr(task, "class_weights", "none"), data.splits["train"].targets)
+
+    def loss(model: nn.Module, batch: TaskBatch) -> Loss:
+        logits, targets = forward(model, batch)
+        losses = problem.losses(logits, targets, smoothing=params.label_smoothing)
+        if weights is not None:
+            losses = problem.weighted(losses, targets, torch.from_numpy(weights.by_output).to(losses.device))
+        return Loss(sums={"loss": losses.sum()})
+
+    return loss
+
+
+def plan_settings(params: FinetuneParams, *, total: int, per_epoch: int) -> dict[str, Any]:
+    """What a plan takes from section ``finetune``, given the steps of the run and of an epoch."""
+    evaluations = max(1, round(total / per_epoch * params.evaluations_per_epoch))
+    due = {round(total * (i + 1) / evaluations) for i in range(evaluations)}
+    return {
+        "seed": params.seed,
+        "total_steps": total,
+        "batch": BatchSize.of_one_unit(params.batch.examples),
+        "average_decay": params.average_decay,
+        "schedule": params.schedule.over(total),
+        "evaluate_at": due.__contains__,
+        "best_is_highest": params.keep == "metric",
+        "patience": params.early_stopping.patience,
+        "patience_from": round(params.layers.unfreeze_over * total),
+        "clipping": params.clipping,
+        "precision": params.precision,
+        "stability": params.stability,
+        "log_every_steps": params.log_every_steps,
+    }
 
 
 def shown_scores(task: TaskParams, scores: dict[str, float]) -> list[str]:
@@ -298,7 +311,7 @@ def measure(model: TaskModel, split: Split, problem: AnyProblem) -> Measured:
     return Measured(means.astype(np.float32), scores)
 
 
-def _probe(split: Split, params: FinetuneParams) -> Split:
+def probe(split: Split, params: FinetuneParams) -> Split:
     """A fixed random part of the training split, on which the training loss is measured without dropout."""
     count = min(params.probe_examples, len(split))
     return split.part(np.sort(generator(params.seed, "probe").choice(len(split), count, replace=False)))
