@@ -200,7 +200,6 @@ def build_trainer(name: str, setting: Setting, data: TaskData, *, attention: str
             "adam_beta2": optimizer.beta2,
             "adam_epsilon": optimizer.epsilon,
             "lr_scheduler_type": "linear",
-            "warmup_ratio": params.schedule.warmup_share,
             "max_grad_norm": params.clipping.norm,
             "seed": setting.seed,
             "use_cpu": True,
@@ -209,6 +208,8 @@ def build_trainer(name: str, setting: Setting, data: TaskData, *, attention: str
             "logging_strategy": "no",
             "eval_strategy": "no",
             "disable_tqdm": True,
+            # Below 1 it is a share of the steps.
+            "warmup_steps": params.schedule.warmup_share,
             **(fast if name == "best" else {}),
             **changes,
         }
