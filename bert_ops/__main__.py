@@ -55,6 +55,9 @@ COMMANDS = {
         trains=True,
         other={"--data": "bert_ops.finetune.own_data"},
     ),
+    "finetune_together": Command(
+        "bert_ops.finetune.multi_task", "tune one encoder for several tasks, with a head for each", trains=True
+    ),
     "baselines": Command("bert_ops.finetune.baselines", "train what a task's model must beat", trains=True),
     "evaluate": Command("bert_ops.evaluate.stage", "score a task's model and write its HTML report"),
     "compress": Command("bert_ops.compress.stage", "make the small int8 model that ships"),
@@ -74,6 +77,11 @@ COMMANDS = {
     "import_model": Command(
         "bert_ops.finetune.import_model",
         "bring a BERT checkpoint folder of others into this house's form",
+        is_stage=False,
+    ),
+    "export_head": Command(
+        "bert_ops.finetune.export_head",
+        "write a task of a multi-task model as a model folder by itself",
         is_stage=False,
     ),
     "log": Command("bert_ops.training.log_summary", "summarise the log of a training run", is_stage=False),

@@ -18,6 +18,7 @@ from bert_ops.compress.params import CompressParams
 from bert_ops.corpus.params import IngestParams
 from bert_ops.corpus.sample_params import SampleParams
 from bert_ops.evaluate.params import EvaluateParams, PromoteParams, ReportParams
+from bert_ops.finetune.multi_task_params import MultiTaskParams, wrong_names
 from bert_ops.finetune.params import BaselinesParams, FinetuneParams, TaskParams
 from bert_ops.pretrain.params import PretrainParams
 from bert_ops.quality.params import ValidateCorpusParams, ValidateTokensParams
@@ -36,6 +37,9 @@ class Params(Section):
     validate_tokens: ValidateTokensParams
     pretrain: PretrainParams
     tasks: dict[str, TaskParams] = Field(min_length=1, description="a task a key; the pipeline grows by it")
+    multi_task: dict[str, MultiTaskParams] = Field(
+        description="tasks that learn one encoder together, a name each; the pipeline grows by it, and none is needed"
+    )
     finetune: FinetuneParams
     baselines: BaselinesParams
     evaluate: EvaluateParams
@@ -56,6 +60,9 @@ class Params(Section):
                 )
             if not any(source.task == name for source in self.ingest.sources.values()):
                 raise ValueError(f"tasks.{name} has no source: give one of ingest.sources `task: {name}`")
+        for name, several in self.multi_task.items():
+            if wrong := wrong_names(name, several, known=self.tasks):
+                raise ValueError(wrong)
         return self
 
 

@@ -16,6 +16,7 @@ from bert_ops.errors import ArtifactError, InputError
 from bert_ops.finetune.batching import Pieces, forward, in_order_of_length, lay_out
 from bert_ops.finetune.encoding import Rows, encode
 from bert_ops.finetune.examples import Split
+from bert_ops.finetune.multi_task_folder import encoder_folder, load_head
 from bert_ops.finetune.params import Truncation
 from bert_ops.finetune.problems import AnyProblem, restore
 from bert_ops.finetune.problems.base import Items
@@ -68,10 +69,10 @@ def task_facts(problem: AnyProblem, *, max_tokens: int, truncation: Truncation) 
 
 
 def load_task_model(folder: Path) -> LoadedTask:
-    """Load a folder that ``finetune`` wrote.
+    """Load a folder that ``finetune`` wrote, or a head that ``finetune_together`` wrote, with the encoder it shares.
 
     Raises:
-        ArtifactError: a file is missing or damaged, or says nothing of a task.
+        ArtifactError: a file is missing or damaged, or says nothing of a task; a head lies elsewhere than its encoder.
 
     """
     config = read_json(folder / "config.json", made_by="finetune")
@@ -84,8 +85,12 @@ def load_task_model(folder: Path) -> LoadedTask:
         raise ArtifactError(
             f"{folder / 'config.json'} describes no task ({error!r})", remedy=rerun("finetune")
         ) from error
-    model = load_task_weights(folder, labels=problem.outputs, kind=problem.head)
-    tokenizer = wordpiece.load(folder, made_by="finetune")
+    root = encoder_folder(folder)
+    if root == folder:
+        model = load_task_weights(folder, labels=problem.outputs, kind=problem.head)
+    else:
+        model = load_head(folder, root, labels=problem.outputs, kind=problem.head)
+    tokenizer = wordpiece.load(root, made_by="finetune")
     return LoadedTask(model.eval(), tokenizer, problem, max_tokens, truncation)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -28,6 +28,9 @@ from bert_ops.training.checkpoint import CheckpointStore, Retention
 from bert_ops.training.device import pick_device
 from bert_ops.training.machine_memory import peak_bytes, used_bytes
 from bert_ops.training.run_log import LOG_NAME, RunLog
+
+#: What a run of tuning comes to.
+Learned = TypeVar("Learned")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -103,7 +106,7 @@ def finetune(job: Job, arguments: argparse.Namespace) -> None:
                 job.data,
                 params=params,
                 what=job.what,
-                store=_store(folder, params, identity),
+                store=checkpoint_store(folder, params, identity),
                 log=RunLog(log),
                 on_evaluation=lambda history: write_tsv(arguments.history, history),
             )
@@ -126,16 +129,17 @@ def finetune(job: Job, arguments: argparse.Namespace) -> None:
     )
 
 
-def measured_memory(learn: Callable[[], Tuned]) -> tuple[Tuned, int]:
+def measured_memory(learn: Callable[[], Learned]) -> tuple[Learned, int]:
     """Tune, and measure the most memory that it took, in bytes: beyond what the process had with the encoded data."""
-    made: list[Tuned] = []
+    made: list[Learned] = []
     device = pick_device()
     before = used_bytes(device)
     peak = peak_bytes(lambda: made.append(learn()), device)
     return made[0], max(peak - before, 0)
 
 
-def _store(folder: Path, params: FinetuneParams, identity: dict[str, str]) -> CheckpointStore:
+def checkpoint_store(folder: Path, params: FinetuneParams, identity: dict[str, str]) -> CheckpointStore:
+    """Where a run's checkpoints go, and how many are kept."""
     kept = Retention(keep_last=params.checkpoints.keep_last, keep_best=params.checkpoints.keep_best)
     return CheckpointStore(folder, retention=kept, identity=identity)
 

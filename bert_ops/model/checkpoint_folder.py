@@ -121,10 +121,18 @@ def _open_file(path: Path, *, made_by: str | None) -> Stored:
             f"{path} is a Git LFS pointer: the weights themselves were not fetched",
             remedy="fetch them with `git lfs pull` in that folder",
         )
-    return _open_safetensors(path, made_by=made_by) if path.suffix == ".safetensors" else _open_pickle(path)
+    return open_safetensors(path, made_by=made_by) if path.suffix == ".safetensors" else _open_pickle(path)
 
 
-def _open_safetensors(path: Path, *, made_by: str | None) -> Stored:
+def open_safetensors(path: Path, *, made_by: str | None) -> Stored:
+    """Open one file of tensors.
+
+    Raises:
+        ArtifactError: it is missing or damaged; when a tensor is read, it is not of finite numbers.
+
+    """
+    if not path.is_file():
+        raise missing(path, made_by=made_by)
     try:
         opened: Any = safe_open(path, framework="pt")
         names: list[str] = list(opened.keys())
