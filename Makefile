@@ -44,8 +44,9 @@ test: lint type ## lint, types, import directions, all tests
 
 soak: $(READY) ## the long campaigns: random steps held against dvc status, kills, bad files (hours)
 	@BRIDGE_TRUTH_SEEDS=1,2,3,4,5 BRIDGE_TRUTH_STEPS=1000 BRIDGE_KILLS=300 FUZZ_FILES=2000 TRAINER_KILLS=300 \
-	  python -m pytest -s --durations=0 tests/dagster_dvc/test_truth.py tests/dagster_dvc/test_kill.py \
-	  tests/corpus/test_fuzz_sources.py tests/corpus/test_fuzz_ingest.py tests/training/test_kill_training.py
+	  COMPILE_BACKEND=inductor python -m pytest -s --durations=0 tests/dagster_dvc/test_truth.py \
+	  tests/dagster_dvc/test_kill.py tests/corpus/test_fuzz_sources.py tests/corpus/test_fuzz_ingest.py \
+	  tests/training/test_kill_training.py tests/training/test_compile.py
 
 quick: $(READY) ## the fast tests alone
 	@python -m pytest --numprocesses 2 --dist loadfile -m "not slow"

@@ -115,7 +115,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, Done
     processes = {name: start(projects[name], *command) for name, command in commands.items()}
     done = {}
     for name, process in processes.items():
-        output, _ = process.communicate(timeout=600)
+        output, _ = process.communicate(timeout=1800)
         done[name] = (projects[name], Done(code=process.returncode, output=output))
     return done
 

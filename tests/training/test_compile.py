@@ -1,7 +1,12 @@
-"""torch.compile: the same training, and a clear word where there is nothing to compile with."""
+"""torch.compile: the same training, and a clear word where there is nothing to compile with.
+
+What the compiler makes of each graph takes it a minute of CPU; COMPILE_BACKEND=inductor has it made, as `make soak`
+does. Without, the graphs are traced and run as they are.
+"""
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -11,6 +16,9 @@ import toy_runs as toy
 
 from bert_ops.errors import InputError
 from bert_ops.training import device
+
+
+BACKEND = os.environ.get("COMPILE_BACKEND", "aot_eager")
 
 
 @pytest.mark.slow
@@ -23,7 +31,7 @@ def test_a_compiled_model_learns_what_the_plain_one_learns(
 
     def counted(*values: object, **named: object) -> object:
         compiled.append(True)
-        return compile_(*values, **named)  # type: ignore[call-overload]
+        return compile_(*values, **{"backend": BACKEND} | named)  # type: ignore[call-overload]
 
     monkeypatch.setattr(torch, "compile", counted)
     losses = []
