@@ -34,7 +34,16 @@ Share = Annotated[float, Field(ge=0.0, le=1.0)]
 
 S = TypeVar("S")
 
-_NUMBER = re.compile(r"([+-]?\d+\.?\d*)(?:[eE]([+-]?\d+))?")
+_NUMBER = re.compile(r"[+-]?\d+\.?\d*(?:[eE][+-]?\d+)?")
+
+
+class _Loader(yaml.SafeLoader):
+    """The safe loader, to which ``1e-05`` is a number: DVC, which follows YAML 1.2, writes small values so."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[+-]?\d+(?:\.\d*)?[eE][+-]?\d+\Z"), list("+-0123456789")
+)
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -45,7 +54,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
     """
     try:
-        value = yaml.safe_load(path.read_text(encoding="utf-8"))
+        value = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506 — a safe one
     except FileNotFoundError as error:
         raise InputError(
             f"{path} does not exist", remedy="run from the project's root, or name the file with --params"
@@ -125,15 +134,8 @@ def describe(item: Any, where: str, value: Any) -> str:
 
 
 def _number_hint(value: Any) -> str:
-    """What to write for a number that YAML read as text: YAML 1.1 wants a dot and a sign, as in `1.0e-4`."""
-    match = _NUMBER.fullmatch(value) if isinstance(value, str) else None
-    if match is None:
-        return ""
-    mantissa, exponent = match.groups()
-    if exponent is None:
-        return f"; write {value} without quotes"
-    dotted = mantissa if "." in mantissa else f"{mantissa}.0"
-    return f"; YAML reads {value} as text, write {dotted}e{exponent if exponent[0] in '+-' else f'+{exponent}'}"
+    """What to write for a number in quotes."""
+    return f"; write {value} without quotes" if isinstance(value, str) and _NUMBER.fullmatch(value) else ""
 
 
 def _keys(location: tuple[str | int, ...], value: Any, *, missing: bool) -> list[str]:
