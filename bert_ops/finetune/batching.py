@@ -93,6 +93,11 @@ class TaskBatch:
         return sum(len(ids) for ids in self.pieces.ids)
 
     @property
+    def starts(self) -> Ints:
+        """First item of each text, and M."""
+        return np.cumsum([0, *(len(places) for places in self.pieces.places)])
+
+    @property
     def counts(self) -> dict[str, int]:
         """Items that the loss is a mean of."""
         return {"loss": len(self.picked)}

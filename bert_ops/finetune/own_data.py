@@ -141,7 +141,7 @@ def task_values(
     if kind != "regression":
         values["class_weights"] = "none"
     if kind == "token_classification":
-        values |= {"scheme": "BIO", "misaligned": "widen"}
+        values |= {"scheme": "BIOES", "misaligned": "widen", "loss": "sequences", "mention_replacement": 0.0}
     frame = read_examples(found.path)
     frame = frame[frame["split"] == "train"]
     pairs = None if arguments.pair is None else frame["pair"].tolist()

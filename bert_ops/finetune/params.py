@@ -78,6 +78,19 @@ class TokenClassificationTask(_Task):
     misaligned: Literal["widen", "drop", "fail"] = Field(
         description="spans that begin or end within a token: take the whole tokens, leave the span out, or stop"
     )
+    loss: Literal["sequences", "tokens"] = Field(
+        description="what training makes likely: all tags of a text, among the sequences that the scheme allows, or "
+        "the tag of each token by itself"
+    )
+    mention_replacement: Share = Field(
+        description="share of a training text's spans that give way to others of their label, drawn anew in each epoch"
+    )
+
+    @model_validator(mode="after")
+    def _weights_are_of_tokens(self) -> Self:
+        if self.loss == "sequences" and self.class_weights != "none":
+            raise ValueError("class_weights weigh tokens, of which `loss: sequences` knows none; allowed: none")
+        return self
 
 
 TaskParams = Annotated[

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 from bert_ops.finetune import layers, lora
-from bert_ops.finetune.batching import Pieces, TaskBatch, divide, lay_out, order_from, steps_per_epoch
+from bert_ops.finetune.augmentation import training_pieces
+from bert_ops.finetune.batching import TaskBatch, divide, lay_out, order_from, steps_per_epoch
 from bert_ops.finetune.examples import TaskData
 from bert_ops.finetune.layers import Tuning
 from bert_ops.finetune.multi_task_params import Together
@@ -30,7 +31,6 @@ from bert_ops.finetune.tuning import (
     Trace,
     check_length,
     loss_of,
-    mask_tokens,
     measure,
     plan_settings,
     probe,
@@ -266,18 +266,13 @@ def units(
         )
         for name in names
     }
+    pieces = {name: training_pieces(data[name], together.tasks[name], params) for name in names}
     while True:
         number = done["step"]
         name = names[int(generator(params.seed, "which task", number).choice(len(names), p=chance))]
-        split = train[name]
-        pieces = mask_tokens(
-            Pieces.of(split.rows, split.items, split.targets, next(batches[name])),
-            rate=params.token_masking,
-            rng=generator(params.seed, "masking", number),
-            special=data[name].special,
-        )
+        rows = next(batches[name])
         done = {**done, "step": number + 1, _counter(name): done[_counter(name)] + 1}
-        yield Unit(name, lay_out(pieces, **shape, unit=number)), done
+        yield Unit(name, lay_out(pieces[name](rows, number), **shape, unit=number)), done
 
 
 def _counter(name: str) -> str:

@@ -14,8 +14,8 @@ from torch import nn
 
 from bert_ops.errors import InputError
 from bert_ops.finetune import layers, lora
+from bert_ops.finetune.augmentation import training_pieces
 from bert_ops.finetune.batching import (
-    Pieces,
     TaskBatch,
     divide,
     forward,
@@ -33,7 +33,6 @@ from bert_ops.model import huggingface
 from bert_ops.model.encoder import EncoderConfig, TaskModel
 from bert_ops.progress import note
 from bert_ops.seeding import generator
-from bert_ops.tokenizer.wordpiece import SpecialIds
 from bert_ops.training.batch_size import BatchSize
 from bert_ops.training.checkpoint import CheckpointStore
 from bert_ops.training.device import pick_device, prepare
@@ -215,6 +214,7 @@ def make_plan(
     per_epoch = steps_per_epoch(len(split.rows), batch=params.batch.examples)
     total = total_steps(params, per_epoch)
     probed_split = probe(split, params)
+    pieces = training_pieces(data, task, params)
 
     def evaluate(model: nn.Module) -> Row:
         probed = measure(cast(TaskModel, model), probed_split, problem)
@@ -231,13 +231,7 @@ def make_plan(
         lengths = split.rows.lengths
         batches = order_from(lengths, step, batch=params.batch.examples, layout=layout, seed=params.seed)
         for number, rows in enumerate(batches, step):
-            pieces = mask_tokens(
-                Pieces.of(split.rows, split.items, split.targets, rows),
-                rate=params.token_masking,
-                rng=generator(params.seed, "masking", number),
-                special=data.special,
-            )
-            yield lay_out(pieces, **shape, unit=number), {"step": number + 1}
+            yield lay_out(pieces(rows, number), **shape, unit=number), {"step": number + 1}
 
     return Plan(
         what=what,
@@ -257,7 +251,7 @@ def loss_of(data: TaskData, task: TaskParams, params: FinetuneParams) -> Callabl
 
     def loss(model: nn.Module, batch: TaskBatch) -> Loss:
         logits, targets = forward(model, batch)
-        losses = problem.losses(logits, targets, smoothing=params.label_smoothing)
+        losses = problem.losses(logits, targets, starts=batch.starts, smoothing=params.label_smoothing)
         if weights is not None:
             losses = problem.weighted(losses, targets, torch.from_numpy(weights.by_output).to(losses.device))
         return Loss(sums={"loss": losses.sum()})
@@ -302,7 +296,9 @@ class Measured:
 def measure(model: TaskModel, split: Split, problem: AnyProblem) -> Measured:
     """Measure a model, which must be in eval mode, in the arithmetic that it is in."""
     logits = item_logits(model, split.rows, split.items)
-    losses = problem.losses(torch.from_numpy(logits), torch.from_numpy(split.targets)).numpy()
+    losses = problem.losses(
+        torch.from_numpy(logits), torch.from_numpy(split.targets), starts=split.items.starts
+    ).numpy()
     example = split.items.example
     counts = np.bincount(example, minlength=len(split))
     means = np.bincount(example, weights=losses, minlength=len(split)) / np.maximum(counts, 1)
@@ -315,16 +311,3 @@ def probe(split: Split, params: FinetuneParams) -> Split:
     """A fixed random part of the training split, on which the training loss is measured without dropout."""
     count = min(params.probe_examples, len(split))
     return split.part(np.sort(generator(params.seed, "probe").choice(len(split), count, replace=False)))
-
-
-def mask_tokens(pieces: Pieces, *, rate: float, rng: np.random.Generator, special: SpecialIds) -> Pieces:
-    """Replace a share of the ordinary tokens by ``[MASK]``, so that no single word decides a training text.
-
-    The pretrained encoder has seen masked texts all along, which makes this a kind of dropout that it knows.
-    """
-    if rate == 0.0:
-        return pieces
-    flat = np.concatenate(pieces.ids)
-    masked = np.where(~np.isin(flat, special) & (rng.random(flat.shape) < rate), special.mask, flat)
-    edges = np.cumsum([len(ids) for ids in pieces.ids])[:-1]
-    return replace(pieces, ids=np.split(masked, edges))

@@ -30,6 +30,8 @@ TASKS: dict[str, dict[str, Any]] = {
         "class_weights": "none",
         "scheme": "BIO",
         "misaligned": "widen",
+        "loss": "sequences",
+        "mention_replacement": 0.0,
     },
 }
 METRIC_OF = {"one": "accuracy", "many": "f1_micro", "number": "pearson", "spans": "entity_f1"}

@@ -13,7 +13,7 @@ import torch
 import yaml
 
 from bert_ops.errors import ArtifactError, InputError
-from bert_ops.finetune import baselines, stage, tuning
+from bert_ops.finetune import augmentation, baselines, stage
 from bert_ops.finetune.batching import Pieces
 from bert_ops.finetune.inference import encode_for, load_task_model, predict_probabilities
 from bert_ops.io import folder_sha256
@@ -150,13 +150,13 @@ def test_masking_leaves_special_tokens_alone() -> None:
     rng = np.random.default_rng(0)
     ids = [rng.integers(0, 100, n) for n in (3, 900, 1, 600, 500)]
     pieces = Pieces(ids=ids, segments=None, places=[], targets=[])
-    masked = tuning.mask_tokens(pieces, rate=0.2, rng=np.random.default_rng(1), special=SpecialIds())
+    masked = augmentation.mask_tokens(pieces, rate=0.2, rng=np.random.default_rng(1), special=SpecialIds())
     assert [len(row) for row in masked.ids] == [len(row) for row in ids]
     before, after = np.concatenate(ids), np.concatenate(masked.ids)
     changed = before != after
     assert (after[changed] == MASK).all() and (before[changed] > MASK).all()
     assert changed.sum() / (before > MASK).sum() == pytest.approx(0.2, abs=0.03)
-    assert tuning.mask_tokens(pieces, rate=0.0, rng=np.random.default_rng(1), special=SpecialIds()) is pieces
+    assert augmentation.mask_tokens(pieces, rate=0.0, rng=np.random.default_rng(1), special=SpecialIds()) is pieces
 
 
 class TestBadInput:

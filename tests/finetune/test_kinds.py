@@ -100,7 +100,9 @@ class TestWeights:
         found = problem.weights({"a": 1.0, "b": 2.0, "c": 5.0}, targets.numpy())
         assert found is not None
         logits, weights = torch.randn(4, 3, generator=torch.manual_seed(0)), torch.from_numpy(found.by_output)
-        ours = problem.weighted(problem.losses(logits, targets), targets, weights).mean()
+        ours = problem.weighted(
+            problem.losses(logits, targets, starts=np.arange(len(targets) + 1)), targets, weights
+        ).mean()
         theirs = torch.nn.functional.cross_entropy(logits, targets, weight=weights)
         assert ours.item() == pytest.approx(theirs.item(), rel=1e-5)
 
@@ -131,10 +133,12 @@ class TestWeights:
 
 def test_label_smoothing_is_that_of_torch_and_bounded_for_lists() -> None:
     logits, targets = torch.tensor([[2.0, -1.0, 0.5]]), torch.tensor([0])
-    one = SingleLabel(["a", "b", "c"]).losses(logits, targets, smoothing=0.1)
+    one = SingleLabel(["a", "b", "c"]).losses(logits, targets, starts=np.array([0, 1]), smoothing=0.1)
     log = torch.log_softmax(logits, 1)
     assert one.item() == pytest.approx(-(0.9 * log[0, 0] + 0.1 * log.mean()).item())
-    many = MultiLabel(["a", "b", "c"]).losses(logits, torch.tensor([[1.0, 0.0, 0.0]]), smoothing=0.2)
+    many = MultiLabel(["a", "b", "c"]).losses(
+        logits, torch.tensor([[1.0, 0.0, 0.0]]), starts=np.array([0, 1]), smoothing=0.2
+    )
     smoothed = torch.tensor([[0.9, 0.1, 0.1]])
     expected = -(smoothed * torch.sigmoid(logits).log() + (1 - smoothed) * torch.sigmoid(-logits).log()).mean()
     assert many.item() == pytest.approx(expected.item(), rel=1e-5)

@@ -145,8 +145,11 @@ class Problem(ABC, Generic[Truth, Answers]):
         return Items(np.zeros(len(rows), np.int64), np.arange(len(rows) + 1), rows.owner)
 
     @abstractmethod
-    def losses(self, logits_MC: Tensor, targets_M: Tensor, *, smoothing: float = 0.0) -> Tensor:
-        """Loss of each item in nats (squares for regression), (M,) float32."""
+    def losses(self, logits_MC: Tensor, targets_M: Tensor, *, starts: Ints, smoothing: float = 0.0) -> Tensor:
+        """Loss of each item in nats (squares for regression), (M,) float32.
+
+        ``starts`` (R + 1,) is the first item of each row, and M.
+        """
 
     def weights(self, wanted: Any, targets: NDArray[Any]) -> Weights | None:
         """Weights of the loss as ``class_weights`` of the task says; None for none.

@@ -66,7 +66,9 @@ class MultiLabel(Problem[list[str], Floats]):
         """One for every label that holds, (M, C)."""
         return self._indicators(truth).astype(np.float32)[items.example]
 
-    def losses(self, logits_MC: Tensor, targets_M: Tensor, *, smoothing: float = 0.0) -> Tensor:
+    def losses(
+        self, logits_MC: Tensor, targets_M: Tensor, *, starts: NDArray[np.int64], smoothing: float = 0.0
+    ) -> Tensor:
         """Binary cross-entropy, the mean over labels."""
         smoothed = targets_M * (1.0 - smoothing) + 0.5 * smoothing
         return F.binary_cross_entropy_with_logits(logits_MC.float(), smoothed, reduction="none").mean(1)

@@ -77,7 +77,9 @@ class Regression(Problem[float, Floats]):
         values = (np.asarray(truth, np.float64) - self.mean) / self.deviation
         return values.astype(np.float32)[items.example]
 
-    def losses(self, logits_MC: Tensor, targets_M: Tensor, *, smoothing: float = 0.0) -> Tensor:
+    def losses(
+        self, logits_MC: Tensor, targets_M: Tensor, *, starts: NDArray[np.int64], smoothing: float = 0.0
+    ) -> Tensor:
         """Squared errors, in variances of the training split."""
         return (logits_MC.float()[:, 0] - targets_M).square()
 

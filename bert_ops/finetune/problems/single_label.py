@@ -66,7 +66,9 @@ class SingleLabel(Problem[str, Floats]):
         index = {label: number for number, label in enumerate(self.labels)}
         return np.array([index[label] for label in truth], np.int64)
 
-    def losses(self, logits_MC: Tensor, targets_M: Tensor, *, smoothing: float = 0.0) -> Tensor:
+    def losses(
+        self, logits_MC: Tensor, targets_M: Tensor, *, starts: NDArray[np.int64], smoothing: float = 0.0
+    ) -> Tensor:
         """Cross-entropy (Szegedy et al. 2016, arXiv:1512.00567, section 7, with smoothing)."""
         return F.cross_entropy(logits_MC.float(), targets_M, reduction="none", label_smoothing=smoothing)
 

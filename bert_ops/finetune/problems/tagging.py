@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 import torch.nn.functional as F
@@ -19,8 +19,9 @@ from bert_ops.finetune.params import TaskParams, TokenClassificationTask
 from bert_ops.finetune.problems.base import Items, Logits, Problem, Weights, label_table
 from bert_ops.finetune.problems.checks import class_weights, refuse_unseen
 from bert_ops.finetune.scores import Score
+from bert_ops.finetune.sequence_loss import sequence_losses
 from bert_ops.finetune.spans import Span, read_spans
-from bert_ops.finetune.tagging import IGNORED, Misaligned, decode, read_tag_names, tag_names, tags_of_spans
+from bert_ops.finetune.tagging import IGNORED, PREFIXES, Misaligned, decode, read_tag_names, tag_names, tags_of_spans
 from bert_ops.progress import note
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ class Tagging(Problem[Spans, list[Spans]]):
     Args:
         labels: names of the tags; ``O`` is the first.
         misaligned: what training does with spans that begin or end within a token.
+        loss: what training is to make likely: each token's tag, or all tags of a row among the sequences allowed.
 
     """
 
@@ -42,10 +44,13 @@ class Tagging(Problem[Spans, list[Spans]]):
     head = "token_classification"
     with_offsets = True
 
-    def __init__(self, labels: list[str], *, misaligned: Misaligned = "widen") -> None:
+    def __init__(
+        self, labels: list[str], *, misaligned: Misaligned = "widen", loss: Literal["tokens", "sequences"] = "tokens"
+    ) -> None:
         super().__init__(labels)
         self.span_labels, self.scheme = read_tag_names(labels)
         self.misaligned: Misaligned = misaligned
+        self.loss = loss
 
     @property
     def shown_labels(self) -> list[str]:
@@ -77,7 +82,7 @@ class Tagging(Problem[Spans, list[Spans]]):
         labels = sorted({span.label for spans in train for span in spans})
         if not labels:
             raise InputError("no example of the training split has a span", allowed="at least one label of spans")
-        return cls(tag_names(labels, task.scheme), misaligned=task.misaligned)
+        return cls(tag_names(labels, task.scheme), misaligned=task.misaligned, loss=task.loss)
 
     def check(self, truth: Iterable[Spans], *, split: str) -> None:
         """Refuse labels that training never saw; see the base class."""
@@ -119,11 +124,18 @@ class Tagging(Problem[Spans, list[Spans]]):
         assert len(offsets) == len(items)
         return offsets, np.searchsorted(items.example, np.arange(rows.examples + 1))
 
-    def losses(self, logits_MC: Tensor, targets_M: Tensor, *, smoothing: float = 0.0) -> Tensor:
-        """Cross-entropy; 0 for tokens of spans that were dropped."""
-        return F.cross_entropy(
-            logits_MC.float(), targets_M, reduction="none", label_smoothing=smoothing, ignore_index=IGNORED
-        )
+    def losses(
+        self, logits_MC: Tensor, targets_M: Tensor, *, starts: NDArray[np.int64], smoothing: float = 0.0
+    ) -> Tensor:
+        """Cross-entropy, of tokens (0 for those of spans that were dropped) or of sequences."""
+        logits = logits_MC.float()
+        if self.loss == "tokens":
+            return F.cross_entropy(logits, targets_M, reduction="none", label_smoothing=smoothing, ignore_index=IGNORED)
+        losses = sequence_losses(logits, targets_M, starts, prefixes=PREFIXES[self.scheme], ignored=IGNORED)
+        if smoothing == 0.0:
+            return losses
+        even = -F.log_softmax(logits, 1).mean(1).masked_fill(targets_M == IGNORED, 0.0)
+        return (1.0 - smoothing) * losses + smoothing * even
 
     def weights(self, wanted: Any, targets: NDArray[Any]) -> Weights | None:
         """Weights of tags; see the base class."""
