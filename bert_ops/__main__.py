@@ -64,6 +64,9 @@ COMMANDS = {
     "promote": Command("bert_ops.evaluate.promotion", "make a compressed model the champion if it passes the gates"),
     "report": Command("bert_ops.evaluate.index", "write one page over all results"),
     "summary": Command("bert_ops.evaluate.summary", "print the results of the last run", is_stage=False),
+    "experiments": Command(
+        "bert_ops.evaluate.experiments", "write a page that compares the experiments of DVC", is_stage=False
+    ),
     "params": Command("bert_ops.params", "explain or check params.yaml", is_stage=False),
     "compare_tokenizers": Command(
         "bert_ops.tokenizer.compare", "compare sizes of the vocabulary on held-out text", is_stage=False
