@@ -88,7 +88,7 @@ def learn(monkeypatch: pytest.MonkeyPatch) -> Callable[[argparse.Namespace], Tun
     return learn
 
 
-LEARNING = {"epochs": 20, "seed": 1, "evaluations_per_epoch": 1, "optimizer": {
+LEARNING = {"epochs": 30, "seed": 1, "evaluations_per_epoch": 1, "optimizer": {
     "kind": "adamw", "learning_rate": 5e-3, "weight_decay": 0.0, "beta1": 0.9, "beta2": 0.98, "epsilon": 1e-6,
 }}  # fmt: skip
 
@@ -157,7 +157,7 @@ class TestLearning:
         lines = (head / "training" / "history.tsv").read_text().splitlines()
         assert lines[0].split("\t") == ["step", "epoch", "train_loss", "validation_loss", "validation_entity_f1"]
         losses = np.load(head / "training" / "validation_losses.npy", allow_pickle=False)
-        assert losses.shape[0] == len(lines) - 1 == 20
+        assert losses.shape[0] == len(lines) - 1 == 30
         kept = next(line.split("\t") for line in lines[1:] if line.split("\t")[0] == str(figures["best_step"]))
         assert float(kept[3]) == pytest.approx(figures["tasks"]["spans"]["validation_loss"])
         assert losses.mean(axis=1).min() > 0
