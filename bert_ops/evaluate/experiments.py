@@ -47,13 +47,22 @@ class Score:
 
 @dataclass(frozen=True)
 class Experiment:
-    """One row of the comparison; ``changed`` is dotted key to the baseline's value and its own."""
+    """One row of the comparison; ``values`` are all parameters, ``changed`` those that differ from the baseline's.
+
+    Both are by dotted key; a value that was taken out is None in ``changed``.
+    """
 
     name: str
     state: str
     why: str
-    changed: dict[str, tuple[Any, Any]]
+    values: dict[str, Any]
+    changed: dict[str, Any]
     scores: dict[str, Score]
+
+    def value(self, key: str, task: str) -> Any:
+        """What a task had for a parameter: its own ``tasks.TASK.finetune.*`` comes before ``finetune.*``."""
+        own = f"tasks.{task}.{key}"
+        return self.values[own] if key.startswith("finetune.") and own in self.values else self.values.get(key)
 
 
 @dataclass(frozen=True)
@@ -147,7 +156,7 @@ def read(parts: list[dict[str, Any]]) -> Comparison:
     scores = read_scores(base)
     if not scores and workspace is not None and parameters(workspace) == origin:
         scores = read_scores(workspace)
-    baseline = Experiment(str(base.get("name") or base["rev"][:7]), "done", "", {}, scores)
+    baseline = Experiment(str(base.get("name") or base["rev"][:7]), "done", "", origin, {}, scores)
     return Comparison(baseline, [_experiment(entry, origin) for commit, entry in found if commit is base])
 
 
@@ -163,9 +172,9 @@ def _experiment(entry: dict[str, Any], origin: dict[str, Any]) -> Experiment:
         state = "done"
     own = parameters(newest)
     keys = [key for key in (*origin, *(k for k in own if k not in origin)) if origin.get(key) != own.get(key)]
-    changed = {key: (origin.get(key), own.get(key)) for key in keys} if own else {}
+    changed = {key: own.get(key) for key in keys} if own else {}
     done = state == "done"
-    return Experiment(name, state, str(error.get("msg") or ""), changed, read_scores(newest) if done else {})
+    return Experiment(name, state, str(error.get("msg") or ""), own, changed, read_scores(newest) if done else {})
 
 
 def parameters(revision: dict[str, Any]) -> dict[str, Any]:

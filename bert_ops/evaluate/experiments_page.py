@@ -32,6 +32,7 @@ def html(comparison: Comparison) -> str:
 def best_by_validation(comparison: Comparison, task: str) -> Experiment | None:
     """The row with the highest validation score; the earliest of equals, so that a tie keeps the baseline."""
     rows = [row for row in (comparison.baseline, *comparison.experiments) if task in row.scores]
+    rows = [row for row in rows if math.isfinite(row.scores[task].chosen_by)]
     return max(rows, key=lambda row: row.scores[task].chosen_by, default=None)
 
 
@@ -96,9 +97,14 @@ def _changed(row: Experiment) -> str:
     if not row.changed:
         return _ABSENT
     return "<br>".join(
-        f"<code>{escape(key)}</code> {'taken out' if new is None else escape(shown(new))}"
-        for key, (_, new) in row.changed.items()
+        f"<code>{_breakable(key)}</code> {'taken out' if new is None else escape(shown(new))}"
+        for key, new in row.changed.items()
     )
+
+
+def _breakable(key: str) -> str:
+    """A dotted key that may go on in the next line, so that a table fits the page."""
+    return escape(key).replace(".", ".<wbr>").replace("_", "_<wbr>")
 
 
 def shown(value: Any) -> str:
@@ -110,26 +116,26 @@ def shown(value: Any) -> str:
 
 def _charts(comparison: Comparison, task: str) -> str:
     """Validation score against each changed parameter of which at least three points are known."""
-    rows = [row for row in comparison.experiments if task in row.scores]
-    base = comparison.baseline
+    rows = [row for row in (comparison.baseline, *comparison.experiments) if task in row.scores]
     charts = []
-    for key in dict.fromkeys(key for row in rows for key in row.changed):
-        original = next(row.changed[key][0] for row in rows if key in row.changed)
-        every = [(row, row.changed[key][1] if key in row.changed else original) for row in rows]
-        if task in base.scores:
-            every.append((base, original))
+    for key in dict.fromkeys(_shared_key(key, task) for row in rows for key in row.changed):
         dots = [
-            Dot(shown(value), row.scores[task].chosen_by, row.name, is_baseline=row is base)
-            for row, value in sorted(every, key=lambda pair: _order(pair[1]))
+            Dot(shown(value), row.scores[task].chosen_by, row.name, is_baseline=row is comparison.baseline)
+            for row, value in sorted(((row, row.value(key, task)) for row in rows), key=lambda pair: _order(pair[1]))
             if value is not None and math.isfinite(row.scores[task].chosen_by)
         ]
         if len(dots) >= 3 and len({dot.value for dot in dots}) > 1:
-            metric = comparison_metric(rows, task)
-            charts.append(f"<h3><code>{escape(key)}</code></h3>{dot_chart(dots, x_title=key, y_title=metric)}")
+            y_title = _axis(rows, task)
+            charts.append(f"<h3><code>{escape(key)}</code></h3>{dot_chart(dots, x_title=key, y_title=y_title)}")
     return "".join(charts)
 
 
-def comparison_metric(rows: list[Experiment], task: str) -> str:
+def _shared_key(key: str, task: str) -> str:
+    """The key of section ``finetune`` that a task's own stands for; other keys as they are."""
+    return key.removeprefix(f"tasks.{task}.") if key.startswith(f"tasks.{task}.finetune.") else key
+
+
+def _axis(rows: list[Experiment], task: str) -> str:
     """The task's metric in words, for an axis."""
     metric = rows[0].scores[task].metric
     return f"validation {wording.METRIC_NAMES.get(metric, metric)}"
