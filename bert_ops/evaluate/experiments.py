@@ -157,10 +157,10 @@ def read(parts: list[dict[str, Any]]) -> Comparison:
     if not scores and workspace is not None and parameters(workspace) == origin:
         scores = read_scores(workspace)
     baseline = Experiment(str(base.get("name") or base["rev"][:7]), "done", "", origin, {}, scores)
-    return Comparison(baseline, [_experiment(entry, origin) for commit, entry in found if commit is base])
+    return Comparison(baseline, [_experiment(entry, base) for commit, entry in found if commit is base])
 
 
-def _experiment(entry: dict[str, Any], origin: dict[str, Any]) -> Experiment:
+def _experiment(entry: dict[str, Any], base: dict[str, Any]) -> Experiment:
     """One experiment; ``revs`` holds its commits, the newest first."""
     newest = entry["revs"][0]
     name = str(entry.get("name") or newest.get("name") or newest["rev"][:7])
@@ -170,11 +170,13 @@ def _experiment(entry: dict[str, Any], origin: dict[str, Any]) -> Experiment:
         state = "failed"
     elif state == "success":
         state = "done"
-    own = parameters(newest)
+    origin, own = parameters(base), parameters(newest)
     keys = [key for key in (*origin, *(k for k in own if k not in origin)) if origin.get(key) != own.get(key)]
     changed = {key: own.get(key) for key in keys} if own else {}
     done = state == "done"
-    return Experiment(name, state, str(error.get("msg") or ""), own, changed, read_scores(newest) if done else {})
+    return Experiment(
+        name, state, str(error.get("msg") or ""), own, changed, read_scores(newest, before=base) if done else {}
+    )
 
 
 def parameters(revision: dict[str, Any]) -> dict[str, Any]:
@@ -191,14 +193,21 @@ def _flat(value: Any, prefix: str) -> Iterator[tuple[str, Any]]:
         yield prefix, value
 
 
-def read_scores(revision: dict[str, Any]) -> dict[str, Score]:
+def _figures(revision: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Metrics files that DVC could read: path to content."""
+    files = (revision.get("data") or {}).get("metrics") or {}
+    return {path: (content or {}).get("data") or {} for path, content in files.items()}
+
+
+def read_scores(revision: dict[str, Any], *, before: dict[str, Any] | None = None) -> dict[str, Score]:
     """Scores by task.
 
     A test score is left out unless the model that was evaluated is the one that this revision tuned: after a grid over
-    ``finetune`` alone, a committed ``dvc.lock`` still holds the evaluation of the model before.
+    ``finetune`` alone, a committed ``dvc.lock`` still holds the evaluation of the model ``before``. DVC shows one hash
+    a path, none if the last stage that reads it has not run; then equal figures of unequal models tell.
     """
     data = revision.get("data") or {}
-    files = {path: (content or {}).get("data") or {} for path, content in (data.get("metrics") or {}).items()}
+    files, earlier = _figures(revision), _figures(before or {})
     outs, deps = data.get("outs") or {}, data.get("deps") or {}
     scores = {}
     for path, figures in files.items():
@@ -208,11 +217,13 @@ def read_scores(revision: dict[str, Any]) -> dict[str, Score]:
         task = path.removeprefix(folder).removesuffix(".json")
         made = (outs.get(f"{_SCORES[folder]}{task}") or {}).get("hash")
         judged = (deps.get(f"{_SCORES[folder]}{task}") or {}).get("hash")
-        evaluated = files.get(f"metrics/evaluate/{task}.json", {}) if folder == "metrics/finetune/" else {}
+        file = f"metrics/evaluate/{task}.json"
+        evaluated = files.get(file, {}) if folder == "metrics/finetune/" else {}
+        own = judged == made if judged else figures == earlier.get(path) or evaluated != earlier.get(file)
         scores[task if folder == "metrics/finetune/" else f"{task} (multi-task)"] = Score(
             metric=str(figures.get("metric") or "mean score"),
             validation=float(figures["score"]),
-            test=evaluated.get("score") if made == judged else None,
+            test=evaluated.get("score") if own else None,
             seconds=figures.get("seconds"),
             trained=figures.get("trained_parameters"),
             spread=figures.get("runs"),

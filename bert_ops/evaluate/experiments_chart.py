@@ -66,10 +66,10 @@ def dot_chart(dots: Sequence[Dot], *, x_title: str, y_title: str) -> str:
     path = " ".join(f"{x:.1f},{y:.1f}" for x, y in means)
     parts.append(f'<polyline points="{path}" fill="none" stroke="var(--soft)" stroke-dasharray="4 4"/>')
     for dot in dots:
-        fill = "var(--back)" if dot.is_baseline else "var(--link)"
+        look = 'r="8" fill="none"' if dot.is_baseline else 'r="4" fill="var(--link)"'
         parts.append(
-            f'<circle cx="{across(dot.value):.1f}" cy="{down(dot.score):.1f}" r="4.5" fill="{fill}" '
-            f'stroke="var(--link)" stroke-width="2"><title>{escape(dot.name)}: {dot.score:.4f}</title></circle>'
+            f'<circle cx="{across(dot.value):.1f}" cy="{down(dot.score):.1f}" {look} stroke="var(--link)" '
+            f'stroke-width="1.5"><title>{escape(dot.name)}: {dot.score:.4f}</title></circle>'
         )
     parts.append(
         f'<text x="{_WIDTH - _RIGHT}" y="{_HEIGHT - 6}" text-anchor="end" fill="var(--soft)">{escape(x_title)}</text>'
@@ -77,6 +77,6 @@ def dot_chart(dots: Sequence[Dot], *, x_title: str, y_title: str) -> str:
     )
     if any(dot.is_baseline for dot in dots):
         parts.append(
-            f'<text x="{_WIDTH - _RIGHT}" y="14" text-anchor="end" fill="var(--soft)">hollow: the baseline</text>'
+            f'<text x="{_WIDTH - _RIGHT}" y="14" text-anchor="end" fill="var(--soft)">ring: the baseline</text>'
         )
     return "".join(parts) + "</svg>\n"

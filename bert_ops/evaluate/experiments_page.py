@@ -104,7 +104,7 @@ def _changed(row: Experiment) -> str:
 
 def _breakable(key: str) -> str:
     """A dotted key that may go on in the next line, so that a table fits the page."""
-    return escape(key).replace(".", ".<wbr>").replace("_", "_<wbr>")
+    return escape(key).replace(".", ".<wbr>")
 
 
 def shown(value: Any) -> str:

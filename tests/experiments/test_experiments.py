@@ -85,6 +85,17 @@ def test_test_score_never_decides_and_is_shown_only_of_the_very_model():
     assert "79.0%" not in stale, "that was the score of the model before"
 
 
+def test_evaluation_counts_though_no_later_stage_read_the_model():
+    """DVC shows no hash of a path whose last reader has not run."""
+    comparison = read(
+        shown_by_dvc(
+            entry("anew", "success", 0.70, test=0.66, model="l", judged=None, finetune={"epochs": 1}),
+            entry("stale", "success", 0.81, test=0.79, model="n", judged=None, finetune={"epochs": 2}),
+        )
+    )
+    assert [row.scores["mood"].test for row in comparison.experiments] == [0.66, None]
+
+
 def test_repeated_runs_are_ranked_by_their_mean():
     runs = {"kind": "seeds", "scores": [0.9, 0.7, 0.74], "mean": 0.78, "ci95": [0.52, 1.0], "deviation": 0.1}
     comparison = read(shown_by_dvc(entry("spread", "success", 0.90, runs=runs, model="r", finetune={"epochs": 4})))
