@@ -198,6 +198,8 @@ def test_real_grid_runs_and_stands_on_the_page(tmp_path, corpus, pretrained_fold
     project.mkdir()
     monkeypatch.chdir(project)
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    # DVC's worker is started as `dvc`; where that is not found, `--run-all` waits for it without end
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
     for role in ("AUTHOR", "COMMITTER"):

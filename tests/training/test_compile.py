@@ -17,7 +17,6 @@ import toy_runs as toy
 from bert_ops.errors import InputError
 from bert_ops.training import device
 
-
 BACKEND = os.environ.get("COMPILE_BACKEND", "aot_eager")
 
 
