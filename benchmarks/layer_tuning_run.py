@@ -18,10 +18,12 @@ from bert_ops.__main__ import wanted_environment
 from bert_ops.errors import BertOpsError
 from bert_ops.finetune import layers
 from bert_ops.finetune.examples import TaskData, encode_examples, read_examples
+from bert_ops.finetune.measuring import measure
 from bert_ops.finetune.params import FinetuneParams, load_finetune, load_task
-from bert_ops.finetune.tuning import Tuned, measure, tune
+from bert_ops.finetune.tuning import Tuned, tune
 from bert_ops.model import huggingface
-from bert_ops.model.encoder import EncoderConfig, TaskModel
+from bert_ops.model.encoder import EncoderConfig
+from bert_ops.model.heads import TaskModel
 from bert_ops.tokenizer import wordpiece
 from bert_ops.training.device import arithmetic, pick_device, prepare
 from bert_ops.training.machine_memory import peak_bytes, used_bytes

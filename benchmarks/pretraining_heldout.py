@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from pretraining_data import Setting, chunks
 
-from bert_ops.model.encoder import PretrainingModel
+from bert_ops.model.heads import PretrainingModel
 from bert_ops.pretrain import fitting, objective
 from bert_ops.pretrain.batch import NO_PAIR, PackedBatch
 from bert_ops.pretrain.masking import BERT_RATE, BERT_RATES, corrupt

@@ -14,7 +14,7 @@ from pretraining_data import Setting
 from torch import Tensor
 
 from bert_ops.__main__ import wanted_environment
-from bert_ops.model.encoder import PretrainingModel
+from bert_ops.model.heads import PretrainingModel
 from bert_ops.pretrain import fitting
 from bert_ops.pretrain.params import PretrainParams
 from bert_ops.training.device import prepare

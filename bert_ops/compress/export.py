@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, checker, helper, numpy_helper
 
 from bert_ops.compress.quantize import quantize_columns, quantize_rows
-from bert_ops.model.encoder import ACTIVATIONS, EncoderLayer, TaskModel
+from bert_ops.model.encoder import ACTIVATIONS, EncoderLayer
+from bert_ops.model.heads import TaskModel
 from bert_ops.model.rotary import Rotation
 
 #: Fused operators of ONNX Runtime.

@@ -24,7 +24,7 @@ from bert_ops.finetune.problems import AnyProblem, Regression
 from bert_ops.finetune.problems.base import Items
 from bert_ops.finetune.resampling import paired
 from bert_ops.finetune.scores import evaluate_score
-from bert_ops.model.encoder import TaskModel
+from bert_ops.model.heads import TaskModel
 from bert_ops.progress import Progress
 from bert_ops.seeding import generator
 

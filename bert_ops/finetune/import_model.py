@@ -13,7 +13,8 @@ from torch import Tensor
 from bert_ops.errors import InputError
 from bert_ops.io import atomic_folder, file_sha256, require_folder, write_text
 from bert_ops.model import huggingface
-from bert_ops.model.encoder import EncoderConfig, PretrainingModel
+from bert_ops.model.encoder import EncoderConfig
+from bert_ops.model.heads import PretrainingModel
 from bert_ops.model.huggingface import Checkpoint
 from bert_ops.model.huggingface_names import DECODER, names_of
 from bert_ops.progress import note

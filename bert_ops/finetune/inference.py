@@ -21,7 +21,7 @@ from bert_ops.finetune.params import Truncation
 from bert_ops.finetune.problems import AnyProblem, restore
 from bert_ops.finetune.problems.base import Items
 from bert_ops.io import read_json, rerun
-from bert_ops.model.encoder import TaskModel
+from bert_ops.model.heads import TaskModel
 from bert_ops.model.huggingface import load_task_weights
 from bert_ops.tokenizer import wordpiece
 from bert_ops.training.device import arithmetic

@@ -21,7 +21,8 @@ from torch import nn
 from bert_ops.errors import InputError
 from bert_ops.finetune import lora
 from bert_ops.finetune.layer_params import LayerParams
-from bert_ops.model.encoder import EncoderConfig, EncoderLayer, Pooler, TaskModel, initialise
+from bert_ops.model.encoder import EncoderConfig, EncoderLayer, initialise
+from bert_ops.model.heads import Pooler, TaskModel
 from bert_ops.seeding import derive
 
 _LAYER = re.compile(r"encoder\.layers\.(\d+)\.")

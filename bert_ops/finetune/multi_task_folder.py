@@ -14,7 +14,7 @@ from bert_ops.errors import ArtifactError
 from bert_ops.io import read_json, rerun
 from bert_ops.model import huggingface
 from bert_ops.model.checkpoint_folder import open_safetensors
-from bert_ops.model.encoder import HeadKind, TaskModel
+from bert_ops.model.heads import HeadKind, TaskModel
 
 STAGE = "finetune_together"
 HEADS, HEAD_FILE = "heads", "head.safetensors"

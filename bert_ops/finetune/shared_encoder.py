@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from bert_ops.finetune.problems import AnyProblem
-from bert_ops.model.encoder import Encoder, EncoderConfig, Linear, Pooler, TaskModel, initialise
+from bert_ops.model.encoder import Encoder, EncoderConfig, Linear, initialise
+from bert_ops.model.heads import Pooler, TaskModel
 
 
 class SharedEncoder(nn.Module):

@@ -22,24 +22,15 @@ from bert_ops.finetune.augmentation import training_pieces
 from bert_ops.finetune.batching import TaskBatch, divide, lay_out, order_from, steps_per_epoch
 from bert_ops.finetune.examples import TaskData
 from bert_ops.finetune.layers import Tuning
+from bert_ops.finetune.measuring import Trace, measure, probe, shown_scores
 from bert_ops.finetune.multi_task_params import Together
 from bert_ops.finetune.params import FinetuneParams, TaskParams
 from bert_ops.finetune.problems import AnyProblem
 from bert_ops.finetune.shared_encoder import SharedEncoder
-from bert_ops.finetune.tuning import (
-    PRETRAINED_PARTS,
-    Trace,
-    check_length,
-    loss_of,
-    measure,
-    plan_settings,
-    probe,
-    shown_scores,
-    total_steps,
-    with_epochs,
-)
+from bert_ops.finetune.tuning import PRETRAINED_PARTS, check_length, loss_of, plan_settings, total_steps, with_epochs
 from bert_ops.model import huggingface
-from bert_ops.model.encoder import EncoderConfig, TaskModel
+from bert_ops.model.encoder import EncoderConfig
+from bert_ops.model.heads import TaskModel
 from bert_ops.progress import note
 from bert_ops.seeding import derive, generator
 from bert_ops.training.checkpoint import CheckpointStore

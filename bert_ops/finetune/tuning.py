@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -23,16 +23,15 @@ from bert_ops.finetune.batching import (
     order_from,
     steps_per_epoch,
 )
-from bert_ops.finetune.examples import Split, TaskData
-from bert_ops.finetune.inference import item_logits
+from bert_ops.finetune.examples import TaskData
 from bert_ops.finetune.layers import Tuning
+from bert_ops.finetune.measuring import Trace, measure, probe, shown_scores
 from bert_ops.finetune.params import FinetuneParams, TaskParams
 from bert_ops.finetune.problems import AnyProblem
-from bert_ops.finetune.scores import evaluate_score
 from bert_ops.model import huggingface
-from bert_ops.model.encoder import EncoderConfig, TaskModel
+from bert_ops.model.encoder import EncoderConfig
+from bert_ops.model.heads import TaskModel
 from bert_ops.progress import note
-from bert_ops.seeding import generator
 from bert_ops.training.batch_size import BatchSize
 from bert_ops.training.checkpoint import CheckpointStore
 from bert_ops.training.device import pick_device, prepare
@@ -42,41 +41,6 @@ from bert_ops.training.run_log import RunLog
 
 #: Parts of a pretrained model that a task model takes over; its classifier starts new.
 PRETRAINED_PARTS = ("encoder.", "pooler.")
-
-
-@dataclass
-class Trace:
-    """Losses of every validation example at each evaluation; kept beside the checkpoints, so that a run can resume.
-
-    Args:
-        folder: where to keep them; None keeps them in memory only.
-
-    """
-
-    folder: Path | None
-    by_step: dict[int, NDArray[np.float32]] = field(default_factory=dict)
-    latest: NDArray[np.float32] | None = None
-
-    def evaluated(self, history: list[Row]) -> None:
-        """Take in what was measured last."""
-        if self.latest is None:
-            return
-        step = int(history[-1]["step"])
-        self.by_step[step], self.latest = self.latest, None
-        if self.folder is not None:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            np.save(self.folder / f"{step:08d}.npy", self.by_step[step])
-
-    def of(self, history: list[Row]) -> NDArray[np.float32]:
-        """Losses (evaluations, examples) of a history."""
-        rows = []
-        for row in history:
-            step = int(row["step"])
-            if step not in self.by_step:
-                assert self.folder is not None
-                self.by_step[step] = np.load(self.folder / f"{step:08d}.npy", allow_pickle=False)
-            rows.append(self.by_step[step])
-        return np.stack(rows)
 
 
 @dataclass(frozen=True)
@@ -278,36 +242,3 @@ def plan_settings(params: FinetuneParams, *, total: int, per_epoch: int) -> dict
         "stability": params.stability,
         "log_every_steps": params.log_every_steps,
     }
-
-
-def shown_scores(task: TaskParams, scores: dict[str, float]) -> list[str]:
-    """Names of the scores that a curve shows: the task's own, and accuracy where there is one."""
-    return [name for name in dict.fromkeys((task.metric, "accuracy")) if name in scores]
-
-
-@dataclass(frozen=True)
-class Measured:
-    """Loss of each example without dropout, float32 (N,), and the scores."""
-
-    losses: NDArray[np.float32]
-    scores: dict[str, float]
-
-
-def measure(model: TaskModel, split: Split, problem: AnyProblem) -> Measured:
-    """Measure a model, which must be in eval mode, in the arithmetic that it is in."""
-    logits = item_logits(model, split.rows, split.items)
-    losses = problem.losses(
-        torch.from_numpy(logits), torch.from_numpy(split.targets), starts=split.items.starts
-    ).numpy()
-    example = split.items.example
-    counts = np.bincount(example, minlength=len(split))
-    means = np.bincount(example, weights=losses, minlength=len(split)) / np.maximum(counts, 1)
-    answers = problem.answer(logits, split.items, split.rows)
-    scores = {name: evaluate_score(score) for name, score in problem.scores(answers, split.truth).items()}
-    return Measured(means.astype(np.float32), scores)
-
-
-def probe(split: Split, params: FinetuneParams) -> Split:
-    """A fixed random part of the training split, on which the training loss is measured without dropout."""
-    count = min(params.probe_examples, len(split))
-    return split.part(np.sort(generator(params.seed, "probe").choice(len(split), count, replace=False)))

@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from bert_ops.errors import ArtifactError
 from bert_ops.io import atomic_file, read_json, rerun, write_json
 from bert_ops.model.checkpoint_folder import Stored, open_folder
-from bert_ops.model.encoder import EncoderConfig, HeadKind, PretrainingModel, TaskModel
+from bert_ops.model.encoder import EncoderConfig
+from bert_ops.model.heads import HeadKind, PretrainingModel, TaskModel
 from bert_ops.model.huggingface_config import config_from_huggingface, config_to_huggingface
 from bert_ops.model.huggingface_names import DECODER, canonical, export_weights, import_weights, names_of
 from bert_ops.model.tensor_file import save_tensors

@@ -75,7 +75,7 @@ class Flops:
 
 
 def count_parameters(config: EncoderConfig) -> Parameters:
-    """Count the parameters of :class:`~bert_ops.model.encoder.PretrainingModel`."""
+    """Count the parameters of :class:`~bert_ops.model.heads.PretrainingModel`."""
     D, F, V = config.hidden_size, config.feed_forward_size, config.vocab_size
     norm = 2 * D
     positions = config.max_positions if config.positions == "learned" else 0

@@ -8,7 +8,7 @@ import torch
 
 from bert_ops.errors import InputError
 from bert_ops.model import embedding_init
-from bert_ops.model.encoder import PretrainingModel
+from bert_ops.model.heads import PretrainingModel
 from bert_ops.model.sizes import count_parameters, flops_per_token, name_of
 from bert_ops.pretrain import objective
 from bert_ops.pretrain.batch import PackedBatch, split_rows

@@ -9,7 +9,7 @@ import torch
 
 from bert_ops.errors import ArtifactError, InputError
 from bert_ops.io import read_json, write_json
-from bert_ops.model.encoder import PretrainingModel
+from bert_ops.model.heads import PretrainingModel
 from bert_ops.pretrain import objective
 from bert_ops.pretrain.batch import NO_PAIR, PackedBatch
 from bert_ops.pretrain.params import PretrainParams

@@ -17,7 +17,8 @@ from torch import Tensor
 from bert_ops.errors import ArtifactError
 from bert_ops.io import atomic_folder, file_sha256, rerun, write_json, write_text, write_tsv
 from bert_ops.model import huggingface
-from bert_ops.model.encoder import EncoderConfig, PretrainingModel
+from bert_ops.model.encoder import EncoderConfig
+from bert_ops.model.heads import PretrainingModel
 from bert_ops.model.sizes import count_parameters
 from bert_ops.page import page, table
 from bert_ops.pretrain import objective

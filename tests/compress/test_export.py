@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from bert_ops.compress.export import export
 from bert_ops.compress.quantize import MATMUL_MAX, quantize_columns, quantize_rows
 from bert_ops.compress.scoring import onnx_scorer, pytorch_scorer
-from bert_ops.model.encoder import EncoderConfig, TaskModel
+from bert_ops.model.encoder import EncoderConfig
+from bert_ops.model.heads import TaskModel
 
 OPTIONS = [
     {"activation": "relu"},

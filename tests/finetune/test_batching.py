@@ -18,7 +18,8 @@ from bert_ops.finetune.batching import (
     order_from,
     steps_per_epoch,
 )
-from bert_ops.model.encoder import EncoderConfig, TaskModel
+from bert_ops.model.encoder import EncoderConfig
+from bert_ops.model.heads import TaskModel
 
 LAYOUTS: tuple[Layout, ...] = ("bucketed", "packed")
 lengths_of = st.lists(st.integers(2, 16), min_size=1, max_size=12)

@@ -17,7 +17,8 @@ from bert_ops.finetune import layers, lora
 from bert_ops.finetune.layer_params import LoraParams
 from bert_ops.finetune.lora import LoraLinear
 from bert_ops.model import huggingface
-from bert_ops.model.encoder import EncoderLayer, Linear, TaskModel
+from bert_ops.model.encoder import EncoderLayer, Linear
+from bert_ops.model.heads import TaskModel
 from bert_ops.training.loop import train
 from bert_ops.training.optimizer import build_optimizer
 

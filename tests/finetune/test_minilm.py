@@ -21,7 +21,7 @@ import yaml
 from bert_ops.finetune import import_model
 from bert_ops.finetune.inference import load_task_model, predict, task_facts
 from bert_ops.model import huggingface
-from bert_ops.model.encoder import TaskModel
+from bert_ops.model.heads import TaskModel
 from bert_ops.tokenizer import wordpiece
 
 transformers = pytest.importorskip("transformers")

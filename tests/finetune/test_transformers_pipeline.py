@@ -14,7 +14,8 @@ from bert_ops.finetune.inference import encode_for, item_logits, load_task_model
 from bert_ops.finetune.problems import restore
 from bert_ops.finetune.tagging import decode
 from bert_ops.model import huggingface
-from bert_ops.model.encoder import EncoderConfig, TaskModel
+from bert_ops.model.encoder import EncoderConfig
+from bert_ops.model.heads import TaskModel
 from bert_ops.tokenizer import wordpiece
 from bert_ops.tokenizer.params import REQUIRED_SPECIAL_TOKENS
 

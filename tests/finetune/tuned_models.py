@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from bert_ops.finetune import layers
 from bert_ops.finetune.layer_params import EVERYTHING, LayerParams
-from bert_ops.model.encoder import EncoderConfig, TaskModel
+from bert_ops.model.encoder import EncoderConfig
+from bert_ops.model.heads import TaskModel
 from bert_ops.training.batch_size import BatchSize
 from bert_ops.training.checkpoint import CheckpointStore, Retention
 from bert_ops.training.loop import Loss, Plan, Position

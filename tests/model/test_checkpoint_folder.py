@@ -17,7 +17,7 @@ from torch import Tensor
 from bert_ops.errors import ArtifactError
 from bert_ops.model import huggingface
 from bert_ops.model.checkpoint_folder import open_folder
-from bert_ops.model.encoder import PretrainingModel, TaskModel
+from bert_ops.model.heads import PretrainingModel, TaskModel
 
 transformers = pytest.importorskip("transformers")
 

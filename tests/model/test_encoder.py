@@ -11,7 +11,8 @@ from torch import Tensor
 
 from bert_ops.model import attention
 from bert_ops.model.attention import Pattern, attend
-from bert_ops.model.encoder import EncoderConfig, PretrainingModel
+from bert_ops.model.encoder import EncoderConfig
+from bert_ops.model.heads import PretrainingModel
 
 CONFIG = EncoderConfig(
     vocab_size=61, hidden_size=32, layers=2, heads=4, feed_forward_size=48, max_positions=24, initializer_range=0.2

@@ -12,7 +12,8 @@ from safetensors.torch import load_file, save_file
 
 from bert_ops.errors import ArtifactError, InputError
 from bert_ops.model import huggingface
-from bert_ops.model.encoder import Encoder, EncoderConfig, PretrainingModel, TaskModel, parameter_count
+from bert_ops.model.encoder import Encoder, EncoderConfig, parameter_count
+from bert_ops.model.heads import PretrainingModel, TaskModel
 
 transformers = pytest.importorskip("transformers")
 

@@ -10,7 +10,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from bert_ops.errors import InputError
 from bert_ops.model import sizes
-from bert_ops.model.encoder import EncoderConfig, PretrainingModel, parameter_count
+from bert_ops.model.encoder import EncoderConfig, parameter_count
+from bert_ops.model.heads import PretrainingModel
 
 
 def config(**changes) -> EncoderConfig:

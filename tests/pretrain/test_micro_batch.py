@@ -12,7 +12,7 @@ import torch
 from pydantic import ValidationError
 
 from bert_ops.errors import ArtifactError, InputError
-from bert_ops.model.encoder import PretrainingModel
+from bert_ops.model.heads import PretrainingModel
 from bert_ops.pretrain import fitting, micro_batch, stage
 from bert_ops.pretrain.micro_batch import CPU_TOKENS, FILE, possible_rows, rows_of_a_unit, useful_rows
 from bert_ops.pretrain.params import PretrainParams

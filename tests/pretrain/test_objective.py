@@ -15,7 +15,8 @@ from made_stores import FIRST, clean, made_documents, made_store, made_stream
 from torch import Tensor, nn
 
 from bert_ops.errors import InputError
-from bert_ops.model.encoder import EncoderConfig, PretrainingModel
+from bert_ops.model.encoder import EncoderConfig
+from bert_ops.model.heads import PretrainingModel
 from bert_ops.pretrain import objective
 from bert_ops.pretrain.batch import NO_PAIR, PackedBatch, split_rows
 from bert_ops.pretrain.stream import fixed_units

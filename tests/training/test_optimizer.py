@@ -8,7 +8,8 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
-from bert_ops.model.encoder import EncoderConfig, PretrainingModel
+from bert_ops.model.encoder import EncoderConfig
+from bert_ops.model.heads import PretrainingModel
 from bert_ops.training.optimizer import build_optimizer
 from bert_ops.training.params import AdamWParams, OptimizerParams, SgdParams
 

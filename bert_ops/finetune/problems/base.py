@@ -18,7 +18,7 @@ from torch import Tensor
 from bert_ops.finetune.encoding import Rows
 from bert_ops.finetune.params import TaskParams
 from bert_ops.finetune.scores import Score
-from bert_ops.model.encoder import HeadKind, TaskModel
+from bert_ops.model.heads import HeadKind, TaskModel
 
 if TYPE_CHECKING:
     import pandas as pd

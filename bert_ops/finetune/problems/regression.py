@@ -18,7 +18,7 @@ from bert_ops.finetune.params import TaskParams
 from bert_ops.finetune.problems.base import Items, Logits, Problem, mean_by_example
 from bert_ops.finetune.problems.checks import present
 from bert_ops.finetune.scores import Score
-from bert_ops.model.encoder import TaskModel
+from bert_ops.model.heads import TaskModel
 
 if TYPE_CHECKING:
     import pandas as pd
