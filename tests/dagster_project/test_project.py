@@ -1,10 +1,12 @@
 """Our own pipeline through the bridge: it loads, and its graph is the one of the design."""
 
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import yaml
 
 from bert_ops.__main__ import COMMANDS
@@ -14,15 +16,33 @@ from dagster_project.dagster_dvc.pipeline import read_pipeline
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def test_every_stage_of_the_command_line_is_an_asset() -> None:
-    specs = build_definitions(ROOT).resolve_all_asset_specs()
-    stages = {str(spec.metadata["stage"]).split("@")[0] for spec in specs if "stage" in spec.metadata}
-    assert stages == {name for name, command in COMMANDS.items() if command.is_stage}
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The project's pipeline with the entry that params.yaml shows for tasks that share an encoder."""
+    root = tmp_path_factory.mktemp("project")
+    shutil.copy(ROOT / "dvc.yaml", root)
+    shutil.copytree(ROOT / ".dvc", root / ".dvc", ignore=shutil.ignore_patterns("cache", "tmp", "experiments"))
+    text = (ROOT / "params.yaml").read_text(encoding="utf-8")
+    shown = re.search(r"^#   (sample: .+)\n^multi_task: \{\}.*$", text, flags=re.MULTILINE)
+    assert shown
+    (root / "params.yaml").write_text(text.replace(shown[0], f"multi_task:\n  {shown[1]}"), encoding="utf-8")
+    return root
 
 
-def test_every_section_of_params_is_read_by_a_stage() -> None:
-    params = yaml.safe_load((ROOT / "params.yaml").read_text())
-    read = {(p.key or "").split(".")[0] for stage in read_pipeline(ROOT).stages for p in stage.parameters}
+def stages_of(root: Path) -> set[str]:
+    specs = build_definitions(root).resolve_all_asset_specs()
+    return {str(spec.metadata["stage"]).split("@")[0] for spec in specs if "stage" in spec.metadata}
+
+
+def test_every_stage_of_the_command_line_is_an_asset(whole: Path) -> None:
+    commands = {name for name, command in COMMANDS.items() if command.is_stage}
+    assert stages_of(whole) == commands
+    assert stages_of(ROOT) == commands - {"finetune_together"}  # a stage an entry, and there is none
+
+
+def test_every_section_of_params_is_read_by_a_stage(whole: Path) -> None:
+    params = yaml.safe_load((whole / "params.yaml").read_text())
+    read = {(p.key or "").split(".")[0] for stage in read_pipeline(whole).stages for p in stage.parameters}
     assert set(params) - {"automation"} == read  # no switch may make a stage stale
 
 

@@ -91,7 +91,8 @@ with Interruption() as interruption:
     while interruption.requested is None:
         time.sleep(0.01)
     print(interruption.requested, flush=True)
-    time.sleep(600)
+    while True:  # a signal just before a long sleep would be seen at its end only
+        time.sleep(0.01)
 """
 
 
