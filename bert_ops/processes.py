@@ -36,23 +36,28 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def die_with_parent() -> None:
+def die_with_parent(parent: int | None = None) -> None:
     """Ask Linux to end this process when its parent dies, so that a killed ``dvc`` leaves no stage running.
 
-    The parent is the shell that DVC starts; a request that comes too late is noticed by the parent's id.
+    A request that comes too late is noticed by the parent's id.
+
+    Args:
+        parent: id of the process that started this one, where it is known; else the one that is the parent now (the
+            shell that DVC starts).
+
     """
     if sys.platform != "linux":
         return
     import ctypes
 
-    parent = os.getppid()
+    parent = os.getppid() if parent is None else parent
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
     if os.getppid() != parent:
         os._exit(143)
 
 
-def _start(initialise: Callable[..., None], arguments: tuple[object, ...]) -> None:
-    die_with_parent()
+def _start(parent: int, initialise: Callable[..., None], arguments: tuple[object, ...]) -> None:
+    die_with_parent(parent)  # it may have died since: a worker takes a second to get here
     # Ctrl-C reaches the whole group; the parent stops the workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     initialise(*arguments)
@@ -92,7 +97,10 @@ def map_in_order(
                 continue
             if pool is None:
                 pool = ProcessPoolExecutor(
-                    workers, mp_context=get_context("spawn"), initializer=_start, initargs=(initialise, arguments)
+                    workers,
+                    mp_context=get_context("spawn"),
+                    initializer=_start,
+                    initargs=(os.getpid(), initialise, arguments),
                 )
             pending.append((item, pool.submit(function, item)))
             if len(pending) >= 2 * workers:

@@ -2,12 +2,16 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
 from bert_ops.errors import StorageError
 from bert_ops.processes import cores, map_in_order
 
+ROOT = Path(__file__).resolve().parents[1]
 _FACTOR = 0
 
 
@@ -63,6 +67,27 @@ def test_a_killed_worker_is_reported() -> None:
 def test_an_error_of_a_worker_reaches_the_caller() -> None:
     with pytest.raises(ValueError, match="five"):
         list(map_in_order(fail, range(10), workers=2, initialise=start, arguments=(1,)))
+
+
+_LATE = """
+import os, sys, time
+sys.path.insert(0, sys.argv[1])
+from bert_ops.processes import die_with_parent
+parent = os.getpid()
+child = os.fork()
+if child == 0:
+    while os.getppid() == parent:  # the parent is gone before it is asked for
+        time.sleep(0.001)
+    die_with_parent(parent)
+    print("alive")
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks Linux")
+def test_a_process_whose_parent_died_before_it_asked_ends() -> None:
+    command = [sys.executable, "-c", _LATE, str(ROOT)]
+    # Both hold the pipe: the output ends when the child has.
+    assert subprocess.run(command, stdout=subprocess.PIPE, timeout=60, check=True).stdout == b""
 
 
 def test_there_is_a_core() -> None:

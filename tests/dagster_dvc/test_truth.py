@@ -15,7 +15,7 @@ from truth_walk import Walk, run_in_process
 
 from dagster_project.dagster_dvc import assets
 
-STEPS = int(os.environ.get("BRIDGE_TRUTH_STEPS", "60"))
+STEPS = int(os.environ.get("BRIDGE_TRUTH_STEPS", "30"))
 SEEDS = [int(seed) for seed in os.environ.get("BRIDGE_TRUTH_SEEDS", "1").split(",")]
 
 
