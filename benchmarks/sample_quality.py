@@ -1,11 +1,13 @@
-"""Does pretraining pay on the embedded sample? Several seeds, equal tuning, baselines beside.
+"""Does pretraining pay on the embedded sample? Several seeds, equal tuning, baselines beside, for any task.
 
-For each seed: pretrain, fine-tune from the result, fine-tune the same network from random weights. Nothing is chosen
-here, and in particular nothing on the test split: parameters are those of params.yaml (or ``--set``), fine-tuning keeps
-the weights of the lowest validation loss. Needs data/corpus, data/tokens and models/tokenizer (`dvc repro tokenize`).
+For each seed: pretrain, fine-tune from the result, fine-tune the same network from random weights. With ``--init`` all
+seeds start from one pretrained model, and only the tuning differs. Nothing is chosen here, and in particular nothing on
+the test split: parameters are those of params.yaml (or ``--set``), and so are the weights that fine-tuning keeps. Needs
+data/corpus, data/tokens and models/tokenizer (`dvc repro tokenize`).
 
-The last line is one JSON object with the keys ``accuracy``, ``accuracy_no_pretraining``, ``accuracy_tfidf_lr``,
-``mlm_accuracy``, ``mlm_loss``, ``gain``, ``gain_ci95``, each a list over seeds or an interval over them.
+The last line is one JSON object of figures of the test split in the task's metric: ``score``, ``score_no_pretraining``,
+``gain``, ``validation_score``, ``mlm_accuracy`` and ``mlm_loss``, a list over seeds each; ``gain_ci95``, Student's
+interval over them; ``score_shallow``, that of the shallow baseline; ``metric``.
 """
 
 from __future__ import annotations
@@ -27,11 +29,12 @@ from scipy import stats
 
 from bert_ops.finetune import baselines, inference
 from bert_ops.finetune.examples import TaskData, encode_examples, read_examples
-from bert_ops.finetune.params import BaselinesParams, FinetuneParams, SequenceClassificationTask
+from bert_ops.finetune.params import BaselinesParams, TaskParams, load_finetune, load_task
 from bert_ops.finetune.tuning import tune
 from bert_ops.model import huggingface
 from bert_ops.pretrain import fitting, stage
 from bert_ops.pretrain.params import PretrainParams
+from bert_ops.schema import load_section
 from bert_ops.tokenizer import wordpiece
 from bert_ops.tokenizer.store import TokenStore
 from bert_ops.training.device import pick_device, prepare
@@ -46,6 +49,7 @@ def main() -> None:
     parser.add_argument("--labels", type=int, help="use this many training labels only")
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="override a value of params.yaml")
     parser.add_argument("--keep", type=Path, help="keep the pretrained models here and use those that are there")
+    parser.add_argument("--init", type=Path, help="model folder that the tuning of every seed starts from")
     parser.add_argument("--pretrain-only", action="store_true")
     parser.add_argument("--skip-no-pretraining", action="store_true")
     parser.add_argument("--quick", action="store_true", help="a run of under a minute that prints the same keys")
@@ -68,52 +72,62 @@ def override(params: dict[str, Any], setting: str) -> None:
 
 def study(arguments: argparse.Namespace, params: dict[str, Any]) -> None:
     """Run all seeds and print a table, then JSON."""
-    tokenizer_folder = arguments.root / "models/tokenizer"
-    store = TokenStore.open(arguments.root / "data/tokens")
-    task = SequenceClassificationTask.model_validate(params["tasks"][arguments.task])
+    with tempfile.TemporaryDirectory() as scratch:
+        changed = Path(scratch) / "params.yaml"
+        changed.write_text(yaml.safe_dump(params, allow_unicode=True), encoding="utf-8")
+        task = load_task(changed, arguments.task)
+        finetune = load_finetune(changed, task, name=arguments.task)
+        shallow = load_section(changed, "baselines", BaselinesParams)
+    tokenizer_folder = arguments.init or arguments.root / "models/tokenizer"
     frame = read_examples(arguments.root / f"data/corpus/examples/{arguments.task}.parquet")
     data = encode_examples(frame, wordpiece.load(tokenizer_folder), task)
     if arguments.quick:
         data.splits["train"] = first(data, 600)
     if arguments.labels:
         data.splits["train"] = first(data, arguments.labels)
-    scores, _ = baselines.tfidf(data, BaselinesParams(**params["baselines"]).tfidf, task=task)
-    result: dict[str, Any] = {"accuracy_tfidf_lr": accuracy(scores["test"], data)}
-    for key in ("mlm_loss", "mlm_accuracy", "accuracy", "accuracy_no_pretraining", "validation_accuracy"):
+    answers, _ = baselines.shallow(data, shallow, task=task, seed=finetune.seed)
+    result: dict[str, Any] = {"metric": task.metric, "score_shallow": score(answers["test"], data, task)}
+    for key in ("mlm_loss", "mlm_accuracy", "score", "score_no_pretraining", "validation_score"):
         result[key] = []
     for seed in arguments.seeds:
-        one = PretrainParams(**{**params["pretrain"], "seed": seed})
         with tempfile.TemporaryDirectory() as scratch:
-            folder = (arguments.keep / f"seed-{seed}") if arguments.keep else Path(scratch)
-            if not (folder / "results.json").exists():
-                pretrain(store, one, folder, tokenizer_folder)
-            results = json.loads((folder / "results.json").read_text())
-            for key in ("mlm_loss", "mlm_accuracy"):
-                result[key].append(results[key])
+            folder = arguments.init or pretrained(arguments, params, Path(scratch), seed=seed)
+            if not arguments.init:
+                results = json.loads((folder / "results.json").read_text())
+                for key in ("mlm_loss", "mlm_accuracy"):
+                    result[key].append(results[key])
             if arguments.pretrain_only:
                 continue
-            tuning = FinetuneParams(**{**params["finetune"], "seed": seed})
-            for key, init in (("accuracy", folder), ("accuracy_no_pretraining", None)):
+            tuning = finetune.model_copy(update={"seed": seed})
+            config = huggingface.load_config(folder, made_by="pretrain")
+            for key, init in (("score", folder), ("score_no_pretraining", None)):
                 if init is None and arguments.skip_no_pretraining:
                     continue
-                config = huggingface.load_config(folder, made_by="pretrain")
                 tuned = tune(data, config=config, pretrained=init, task=task, params=tuning, what=f"{key} {seed}")
                 test = data.splits["test"]
                 logits = inference.item_logits(tuned.model, test.rows, test.items)
-                result[key].append(accuracy(logits, data))
+                result[key].append(score(tuned.problem.answer(logits, test.items, test.rows), data, task))
                 if init is not None:
-                    result["validation_accuracy"].append(tuned.best["validation_accuracy"])
+                    result["validation_score"].append(tuned.best[f"validation_{task.metric}"])
         print(json.dumps(result), file=sys.stderr, flush=True)
-    gains = (
-        np.subtract(result["accuracy"], result["accuracy_no_pretraining"]) if result["accuracy_no_pretraining"] else []
-    )
+    gains = np.subtract(result["score"], result["score_no_pretraining"]) if result["score_no_pretraining"] else []
     if len(gains) > 1:
         # Student's t: with a handful of seeds the normal quantile would promise too much.
         half = float(stats.t.ppf(0.975, len(gains) - 1)) * np.std(gains, ddof=1) / len(gains) ** 0.5
         result |= {"gain": list(gains), "gain_ci95": [float(np.mean(gains) - half), float(np.mean(gains) + half)]}
     for key, values in result.items():
-        print(f"{key:<26} {np.round(values, 4)}")
+        print(f"{key:<26} {values if isinstance(values, str) else np.round(values, 4)}")
     print(json.dumps(result))
+
+
+def pretrained(arguments: argparse.Namespace, params: dict[str, Any], scratch: Path, *, seed: int) -> Path:
+    """Folder of the model that was pretrained with a seed: one that was kept, or a new one."""
+    folder: Path = (arguments.keep / f"seed-{seed}") if arguments.keep else scratch
+    if not (folder / "results.json").exists():
+        store = TokenStore.open(arguments.root / "data/tokens")
+        values = PretrainParams(**{**params["pretrain"], "seed": seed})
+        pretrain(store, values, folder, arguments.root / "models/tokenizer")
+    return folder
 
 
 def pretrain(store: TokenStore, params: PretrainParams, folder: Path, tokenizer: Path) -> None:
@@ -136,9 +150,9 @@ def first(data: TaskData, count: int) -> Any:
     return split.part(order)
 
 
-def accuracy(scores: np.ndarray, data: TaskData) -> float:
-    """Share of test examples whose highest score is that of their label."""
-    return float((scores.argmax(1) == data.splits["test"].targets).mean())
+def score(answers: Any, data: TaskData, task: TaskParams) -> float:
+    """Score of answers to the test split."""
+    return baselines.validation_score(data.problem, answers, data.splits["test"], metric=task.metric)
 
 
 if __name__ == "__main__":
