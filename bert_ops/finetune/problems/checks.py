@@ -58,7 +58,7 @@ def refuse_unseen(counts: Counter[str], labels: list[str], *, split: str) -> Non
         shown = ", ".join(f"{label!r} ({counts[label]})" for label in unseen[:10])
         raise InputError(
             f"the {split} split has labels that training never saw: {shown}{', …' if len(unseen) > 10 else ''}",
-            allowed=", ".join(map(repr, labels[:50])),
+            allowed=", ".join(map(repr, labels[:20])) + (f" and {len(labels) - 20} more" if len(labels) > 20 else ""),
             remedy="add training examples of them, or correct the labels",
         )
 

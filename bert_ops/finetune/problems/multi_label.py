@@ -51,7 +51,11 @@ class MultiLabel(Problem[list[str], Floats]):
         """
         labels = sorted({label for item in train for label in item})
         if not labels:
-            raise InputError("no example of the training split has a label", allowed="at least one label")
+            raise InputError(
+                "no example of the training split has a label",
+                allowed="at least one label",
+                remedy="check the column and the query; rows that were rejected stand in quarantine.parquet",
+            )
         return cls(labels)
 
     def check(self, truth: Iterable[list[str]], *, split: str) -> None:

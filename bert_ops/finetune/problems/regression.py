@@ -62,7 +62,11 @@ class Regression(Problem[float, Floats]):
         """
         values = np.asarray(train, np.float64)
         if values.min() == values.max():
-            raise InputError(f"every example of the training split has the value {values[0]:g}", allowed="several")
+            raise InputError(
+                f"every example of the training split has the value {values[0]:g}",
+                allowed="several",
+                remedy="check the column and the query; rows that were rejected stand in quarantine.parquet",
+            )
         return cls(["value"], mean=float(values.mean()), deviation=float(values.std()))
 
     def check(self, truth: Iterable[float], *, split: str) -> None:

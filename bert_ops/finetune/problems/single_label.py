@@ -46,7 +46,11 @@ class SingleLabel(Problem[str, Floats]):
         """
         labels = sorted(set(train))
         if len(labels) < 2:
-            raise InputError(f"the training split holds one label only: {labels[0]!r}", allowed="at least two")
+            raise InputError(
+                f"the training split holds one label only: {labels[0]!r}",
+                allowed="at least two",
+                remedy="check the column of labels and the query; rows that were rejected stand in quarantine.parquet",
+            )
         return cls(labels)
 
     def check(self, truth: Iterable[str], *, split: str) -> None:

@@ -81,7 +81,11 @@ class Tagging(Problem[Spans, list[Spans]]):
         assert isinstance(task, TokenClassificationTask)
         labels = sorted({span.label for spans in train for span in spans})
         if not labels:
-            raise InputError("no example of the training split has a span", allowed="at least one label of spans")
+            raise InputError(
+                "no example of the training split has a span",
+                allowed="at least one label of spans",
+                remedy="check the column and the query; rows that were rejected stand in quarantine.parquet",
+            )
         return cls(tag_names(labels, task.scheme), misaligned=task.misaligned, loss=task.loss)
 
     def check(self, truth: Iterable[Spans], *, split: str) -> None:
