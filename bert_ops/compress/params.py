@@ -16,7 +16,11 @@ class LatencyParams(Section):
     warmup: Annotated[int, Field(ge=0, le=10_000, description="calls of each runtime before the timed ones")]
     tokens: Annotated[
         int,
-        Field(ge=3, le=8192, description="tokens of the text, [CLS] and [SEP] included; at most the task's max_tokens"),
+        Field(
+            ge=3,
+            le=8192,
+            description="tokens of the text, [CLS] and [SEP] included; fewer where the task's max_tokens is lower",
+        ),
     ]
 
 

@@ -61,25 +61,16 @@ def run(arguments: argparse.Namespace) -> None:
 
     model = load_task_model(arguments.model)
     task = load_task(arguments.params, arguments.task)
-    check(model, params, task=arguments.task)
+    params = for_length(params, max_tokens=model.max_tokens)
     test = read_test_split(arguments.examples, model)
     info = describe(model, params, task=arguments.task, normalization=normalization)
     compress(model, test, params=params, info=info, metric=task.metric, arguments=arguments)
 
 
-def check(model: LoadedTask, params: CompressParams, *, task: str) -> None:
-    """Refuse what this stage cannot do.
-
-    Raises:
-        InputError: the latency text is longer than the model takes.
-
-    """
-    if params.latency.tokens > model.max_tokens:
-        raise InputError(
-            f"`compress.latency.tokens` is {params.latency.tokens}, longer than a text of {task}",
-            allowed=f"3 to {model.max_tokens} (`tasks.{task}.max_tokens`)",
-            remedy="lower `compress.latency.tokens`",
-        )
+def for_length(params: CompressParams, *, max_tokens: int) -> CompressParams:
+    """The parameters for a task: its latency is measured on its longest text where that is shorter than asked for."""
+    tokens = min(params.latency.tokens, max_tokens)
+    return params.model_copy(update={"latency": params.latency.model_copy(update={"tokens": tokens})})
 
 
 def read_test_split(path: Path, model: LoadedTask) -> Split:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import warnings
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
@@ -53,6 +54,7 @@ def render(
     os.environ["DO_NOT_TRACK"] = "1"  # Evidently reads it while it is imported
     import pandas as pd
     from evidently import DataDefinition, Dataset, Report
+    from sklearn.exceptions import UndefinedMetricWarning
 
     drawn = _sample(predictions, rows=params.report_examples, seed=params.seed)
     frames = {
@@ -61,13 +63,17 @@ def render(
         "mistakes": worst_mistakes(predictions, texts=texts),
     }
     labels = results["labels"]
-    snapshot = Report(_sections(results, params=params, drawn=len(drawn)), include_tests=False).run(
-        _dataset(drawn, labels if results["calibration"] is not None else None),
-        None,
-        additional_data={
-            name: Dataset.from_pandas(frame, data_definition=DataDefinition()) for name, frame in frames.items()
-        },
-    )
+    report = Report(_sections(results, params=params, drawn=len(drawn)), include_tests=False)
+    with warnings.catch_warnings():
+        # A class that is never predicted has no precision: scikit-learn warns, and the page shows it.
+        warnings.filterwarnings("ignore", category=UndefinedMetricWarning)
+        snapshot = report.run(
+            _dataset(drawn, labels if results["calibration"] is not None else None),
+            None,
+            additional_data={
+                name: Dataset.from_pandas(frame, data_definition=DataDefinition()) for name, frame in frames.items()
+            },
+        )
     tests = [
         {"name": test.name, "status": test.status.value, "description": test.description}
         for test in snapshot.tests_results

@@ -159,10 +159,11 @@ def test_lost_parity_writes_the_report_and_no_model(sources, quick_params, tmp_p
     assert [path.name for path in given["out"].iterdir()] == ["old"]
 
 
-def test_latency_text_longer_than_the_task_is_refused(sources, quick_params, tmp_path):
-    path = quick_params(latency={"runs": 10, "warmup": 0, "tokens": 64})
-    with pytest.raises(InputError, match=r"(?s)`compress\.latency\.tokens` is 64.*3 to 48"):
-        stage.run(argparse.Namespace(params=path, **options(tmp_path, **sources)))
+def test_latency_is_measured_on_the_longest_text_of_a_task_of_short_ones(sources, quick_params, tmp_path):
+    given = options(tmp_path, **sources)
+    stage.run(argparse.Namespace(params=quick_params(latency={"runs": 10, "warmup": 0, "tokens": 64}), **given))
+    assert json.loads(given["metrics"].read_text())["latency_tokens"] == 48
+    assert "One text of 48 tokens" in given["speed_page"].read_text()
 
 
 def write_examples(folder, **columns):
