@@ -29,6 +29,15 @@ MARK = "CRASH_PROJECT_MARK"
 UNDER_SUPERVISOR = "DAGSTER_PIPES_CONTEXT"
 FILLER = 400
 
+
+def command_of(process: psutil.Process) -> str:
+    """The command line of a process; empty if it has ended since."""
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""
+
+
 DVC_YAML = """\
 stages:
   first:

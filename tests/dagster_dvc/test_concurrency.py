@@ -4,7 +4,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from crash_project import Crew, answer, ask, expected, is_clean, make_project, read_until, wait_for, write_params
+from crash_project import (
+    Crew,
+    answer,
+    ask,
+    command_of,
+    expected,
+    is_clean,
+    make_project,
+    read_until,
+    wait_for,
+    write_params,
+)
 
 from dagster_project.dagster_dvc.lock_file import read_lock
 
@@ -21,7 +32,7 @@ def crew(tmp_path: Path) -> Iterator[Crew]:
 
 
 def slow_is_running(crew: Crew) -> bool:
-    return any("code/slow.py" in " ".join(process.cmdline()) for process in crew.processes())
+    return any("code/slow.py" in command_of(process) for process in crew.processes())
 
 
 def test_two_people_materialize_at_once(crew: Crew) -> None:

@@ -15,6 +15,7 @@ from crash_project import (
     answer,
     ask,
     changed,
+    command_of,
     expected,
     is_clean,
     make_project,
@@ -47,9 +48,10 @@ def find(crew: Crew, target: str, rng: random.Random) -> tuple[psutil.Process, i
             command, session = " ".join(process.cmdline()), os.getsid(process.pid)
             kind = "worker" if "supervisor.py" in command else "dvc" if "-m dvc" in command else "stage"
             chosen = process.parent() if kind == "worker" else process
+            ours = chosen is not None and chosen.environ().get(MARK) == crew.mark
         except (psutil.Error, ProcessLookupError):
             continue
-        if kind == target and chosen is not None and chosen.environ().get(MARK) == crew.mark:
+        if kind == target and ours and chosen is not None:
             found.append((chosen, session))
     return rng.choice(found) if found else None
 
@@ -61,7 +63,7 @@ def find_writer(crew: Crew, rng: random.Random) -> tuple[psutil.Process, int] | 
     wait_for(lambda: find(crew, "dvc", rng))
     while True:
         if time.monotonic() - refreshed_at > 0.2:
-            known = [p for p in crew.processes(UNDER_SUPERVISOR) if "-m dvc" in " ".join(p.cmdline())]
+            known = [p for p in crew.processes(UNDER_SUPERVISOR) if "-m dvc" in command_of(p)]
             refreshed_at = time.monotonic()
             if not known:
                 return None

@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 import yaml
-from crash_project import UNDER_SUPERVISOR, Crew, wait_for
+from crash_project import UNDER_SUPERVISOR, Crew, command_of, wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
 CHECKPOINTS = ".bert_ops/checkpoints/pretrain/*/step-*/manifest.json"
@@ -54,7 +54,7 @@ def materialize(crew: Crew) -> subprocess.Popen[str]:
 
 def worker(crew: Crew) -> psutil.Process | None:
     for process in crew.processes(UNDER_SUPERVISOR):
-        if "supervisor.py" in " ".join(process.cmdline()):
+        if "supervisor.py" in command_of(process):
             return process.parent()
     return None
 

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -86,11 +85,9 @@ def test_two_runs_from_scratch_give_the_same_artifacts(runs: dict) -> None:
 def test_a_second_run_changes_nothing(runs: dict, run_in: Callable) -> None:
     project = runs["dagster"][0]
     before = (project / "dvc.lock").read_bytes()
-    start = time.monotonic()
     done = run_in(project, "dvc", "repro")
     assert done.code == 0 and "up to date" in done.output
     assert "Running stage" not in done.output
-    assert time.monotonic() - start < 20
     assert (project / "dvc.lock").read_bytes() == before
 
 
